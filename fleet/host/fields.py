@@ -1,0 +1,134 @@
+"""Types of the specs' fields, with their bounds; only the controller imports this.
+
+Each bound is a plain marker that hands pydantic a core schema without importing pydantic, so an
+error names the exact field and the JSON Schema carries the limit.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+__all__ = [
+    "MAC", "MTU", "Address", "AddressOrNetwork", "Bound", "DeviceName", "IPAddress", "InterfaceAddress",
+    "Literal", "Metric", "NamespaceName", "Prefix", "Seconds", "SysctlName", "Text", "Uint8",
+    "Uint16", "Uint32", "VlanId",
+]
+
+
+class Bound:
+    """A number's inclusive limits."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return {**handler(source), "ge": self.low, "le": self.high}
+
+
+class Check:
+    """A check of a text after its type: the function returns the normal form or raises ValueError."""
+
+    def __init__(self, function: Callable[[str], str], pattern: str | None = None) -> None:
+        self.function, self.pattern = function, pattern
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        inner = handler(source)
+        schema: dict[str, Any] = {
+            "type": "function-after",
+            "function": {"type": "no-info", "function": self.function},
+            "schema": inner,
+        }
+        return schema
+
+
+def _text(value: str) -> str:
+    for character in value:
+        if ord(character) < 32 or 127 <= ord(character) < 160 or ord(character) in (0x2028, 0x2029):
+            raise ValueError(f"control character {character!r} is not allowed")
+    return value
+
+
+def _device_name(value: str) -> str:
+    # dev_valid_name() in net/core/dev.c; IFNAMSIZ is 16 with the final NUL.
+    if not value:
+        raise ValueError("an interface name cannot be empty")
+    if len(value.encode()) > 15:
+        raise ValueError(f"{value!r} is {len(value.encode())} bytes; an interface name has at most 15")
+    if value in (".", ".."):
+        raise ValueError(f"{value!r} is not an interface name")
+    if not re.fullmatch(r"[A-Za-z0-9_.@+=~-]+", value) or value.startswith("-"):
+        raise ValueError(
+            f"{value!r} is not an interface name: letters, digits and _ . @ + = ~ - only, no leading -"
+        )
+    return value
+
+
+def _namespace_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", value):
+        raise ValueError(f"{value!r} is not a namespace name: letters, digits, _ . - only")
+    return value
+
+
+def _mac(value: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", value):
+        raise ValueError(f"{value!r} is not a MAC address such as 52:54:00:12:34:56")
+    if int(value[:2], 16) & 1:
+        raise ValueError(f"{value!r} is a group address; an interface needs a unicast one")
+    if value == "00:00:00:00:00:00":
+        raise ValueError("an interface cannot have the zero MAC address")
+    return value.lower()
+
+
+def _interface_address(value: str) -> str:
+    if "/" not in value:
+        raise ValueError(f"{value!r} needs a prefix length, for example {value}/24")
+    interface = ipaddress.ip_interface(value)
+    if interface.ip.is_multicast or interface.ip.is_unspecified:
+        raise ValueError(f"{value!r} cannot be the address of an interface")
+    return str(interface)
+
+
+def _address(value: str) -> str:
+    return str(ipaddress.ip_address(value))
+
+
+def _prefix(value: str) -> str:
+    if value == "default":
+        return value
+    return str(ipaddress.ip_network(value if "/" in value else f"{value}/", strict=True) if "/" in value
+               else ipaddress.ip_network(value))
+
+
+def _address_or_network(value: str) -> str:
+    network = ipaddress.ip_network(value, strict=True)
+    return str(network)
+
+
+def _sysctl_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+([./][A-Za-z0-9_.@:+-]+)+", value) or ".." in value:
+        raise ValueError(f"{value!r} is not a sysctl such as net.ipv4.ip_forward")
+    return value
+
+
+Text = Annotated[str, Check(_text)]
+DeviceName = Annotated[str, Check(_device_name)]
+NamespaceName = Annotated[str, Check(_namespace_name)]
+MAC = Annotated[str, Check(_mac)]
+InterfaceAddress = Annotated[str, Check(_interface_address)]
+IPAddress = Annotated[str, Check(_address)]
+Address = IPAddress
+#: A destination: a network with no host bits, an address, or ``default``.
+Prefix = Annotated[str, Check(_prefix)]
+AddressOrNetwork = Annotated[str, Check(_address_or_network)]
+SysctlName = Annotated[str, Check(_sysctl_name)]
+#: RFC 791: every IPv4 link carries 68 bytes; 65535 is the most a frame can be told to carry.
+MTU = Annotated[int, Bound(68, 65535)]
+VlanId = Annotated[int, Bound(1, 4094)]
+Uint8 = Annotated[int, Bound(0, 255)]
+Uint16 = Annotated[int, Bound(0, 65535)]
+Uint32 = Annotated[int, Bound(0, 4294967295)]
+Metric = Uint32
+Seconds = Annotated[float, Bound(0, 1_000_000)]

@@ -1,0 +1,60 @@
+"""What every kind of network device shares: its addresses, routes, MTU, MAC and flags."""
+
+from __future__ import annotations
+
+from fleet.host.spec import ON_HOST, spec
+
+if not ON_HOST:
+    from fleet.host.fields import (
+        MAC,
+        MTU,
+        InterfaceAddress,
+        IPAddress,
+        Literal,
+        Metric,
+        Prefix,
+        Uint32,
+    )
+
+
+@spec
+class Address:
+    """One address of a device; intent may write it as a plain string (netplan, ``addresses``)."""
+
+    address: InterfaceAddress = ""
+    label: str | None = None
+    lifetime: Literal["0", "forever"] | None = None
+
+
+@spec
+class Route:
+    """One static route of a device (netplan, ``routes``; ip-route(8))."""
+
+    to: Prefix = ""
+    via: IPAddress | None = None
+    from_: IPAddress | None = None
+    metric: Metric | None = None
+    on_link: bool | None = None
+    type: Literal["unicast", "blackhole", "unreachable", "prohibit"] | None = None
+    scope: Literal["global", "link", "host"] | None = None
+    table: Uint32 | None = None
+    mtu: MTU | None = None
+    congestion_window: Uint32 | None = None
+    advertised_receive_window: Uint32 | None = None
+
+
+@spec
+class Link:
+    """The fields that every kind of device takes, in netplan's words.
+
+    None means that intent does not name the field, and fleet leaves it alone. A list that is
+    named is exclusive: entries it lacks are removed, save those of the kernel, router
+    advertisements and DHCP.
+    """
+
+    addresses: tuple[Address, ...] | None = None
+    routes: tuple[Route, ...] | None = None
+    mtu: MTU | None = None
+    macaddress: MAC | None = None
+    #: netplan: ``manual`` leaves the link as it is, ``off`` keeps it down; otherwise it is up.
+    activation_mode: Literal["manual", "off"] | None = None

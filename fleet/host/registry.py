@@ -36,5 +36,5 @@ def load(kind: str) -> Kind:
     """Import and return the module of a kind; raises KeyError for a kind fleet does not have."""
     name = f"fleet.host.kinds.{BY_NAME[kind].kind}"
     __import__(name)
-    module: Kind = sys.modules[name]  # type: ignore[assignment]
+    module: Kind = sys.modules[name]
     return module

@@ -31,15 +31,17 @@ def _refuse(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
 
 
+_scan: Any
+_encode: Any
 try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
-    _scan = make_scanner(_Context())
+    _scan = make_scanner(_Context())  # type: ignore[arg-type]
     _encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", True, False, False)
 except (ImportError, TypeError):
     import json
 
-    _scan = json.JSONDecoder(parse_constant=_Context.parse_constant).scan_once
+    _scan = json.JSONDecoder(parse_constant=_Context.parse_constant).scan_once  # type: ignore[attr-defined]
     _encode = None
 
 

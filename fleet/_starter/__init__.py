@@ -1,0 +1,1 @@
+"""What `fleet init` makes a project from: links to this repository's own project."""

@@ -1,0 +1,1 @@
+"""What fleet tells an operator: plans, audits and runs, as text and as JSON."""

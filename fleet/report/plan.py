@@ -1,0 +1,202 @@
+"""What would change: plans as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleet.host.change import CREATE, DELETE, IMPACTS, Change, Plan, Problem
+from fleet.host.spec import encode
+from fleet.report.text import Paint, clean, counted, fold, listed, value
+
+MARKS = {CREATE: "+", DELETE: "-"}
+
+
+def worst(plan: Plan) -> str:
+    """Return the worst impact of a plan's changes."""
+    return max((change.impact for change in plan.changes), key=_rank, default="none")
+
+
+def guests_of(changes: Sequence[Change]) -> list[str]:
+    """Return the guests that changes touch, each once, in order of appearance."""
+    return list(dict.fromkeys(guest for change in changes for guest in change.guests))
+
+
+def plan_text(
+    plans: Mapping[str, Plan],
+    failures: Mapping[str, Sequence[str]] | None = None,
+    paint: Paint | None = None,
+    verbose: bool = False,
+) -> list[str]:
+    """Return the lines that show plans, hosts with equal plans folded together.
+
+    ``failures`` holds, for hosts without a plan, the lines that say why.
+    """
+    paint = paint or Paint(False)
+    most = 0 if verbose else 6
+    changing = {host: plan for host, plan in plans.items() if plan.changes or plan.problems}
+    lines: list[str] = []
+    bodies = ((host, tuple(_plan_lines(plan, paint, most))) for host, plan in changing.items())
+    for hosts, body in fold(bodies):
+        heading = paint.strong(f"{listed(hosts, most)}:")
+        lines += [f"{heading} {_summary(changing[hosts[0]])}", *body, ""]
+    for hosts, body in fold((host, tuple(text)) for host, text in (failures or {}).items()):
+        lines += [f"{paint.strong(listed(hosts, most) + ':')} {paint.removed('no plan')}"]
+        lines += [*(f"  {line}" for line in body), ""]
+    return [*lines, plan_summary(plans, len(failures or {}))]
+
+
+def plan_summary(plans: Mapping[str, Plan], failed: int = 0) -> str:
+    """Return the one line that counts hosts and changes."""
+    changing = [plan for plan in plans.values() if plan.changes]
+    blocked = sum(bool(plan.problems) for plan in plans.values())
+    same = sum(not plan.changes and not plan.problems for plan in plans.values())
+    total = sum(len(plan.changes) for plan in changing)
+    parts = []
+    if changing:
+        parts.append(f"{len(changing)} to change ({counted(total, 'change')})")
+    if same:
+        parts.append(f"{same} unchanged")
+    if blocked:
+        parts.append(f"{blocked} with problems")
+    if failed:
+        parts.append(f"{failed} without a plan")
+    return f"{counted(len(plans) + failed, 'host')}: {', '.join(parts) or 'nothing to do'}."
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as plain data; ``docs/guide.md`` documents the keys."""
+    return {
+        "digest": plan.digest,
+        "impact": worst(plan),
+        "guests": guests_of(plan.changes),
+        "changes": [change_json(change) for change in plan.changes],
+        "problems": [problem_json(problem) for problem in plan.problems],
+        "unmanaged": list(plan.unmanaged),
+    }
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """Return a change as plain data."""
+    return {
+        "resource": change.key,
+        "action": change.action,
+        "attribute": change.what,
+        "before": encode(change.before),
+        "after": encode(change.after),
+        "impact": change.impact,
+        "guests": list(change.guests),
+        "reason": change.reason,
+    }
+
+
+def problem_json(problem: Problem) -> dict[str, str]:
+    """Return a problem as plain data."""
+    return {
+        "resource": problem.resource,
+        "attribute": problem.what,
+        "expected": problem.expected,
+        "actual": problem.actual,
+        "remedy": problem.remedy,
+    }
+
+
+def problem_lines(problem: Problem, paint: Paint) -> list[str]:
+    """Return a problem as lines: what is wrong, what was expected, what is, what to do."""
+    subject = " ".join(filter(None, (title(problem.resource), clean(problem.what))))
+    lines = [f"{paint.removed('!')} {subject}".rstrip()]
+    for word, text in (
+        ("expected", problem.expected),
+        ("found", problem.actual),
+        ("do", problem.remedy),
+    ):
+        if text:
+            lines.append(f"    {word:<9}{clean(text, 400)}")
+    return lines
+
+
+def title(key: str) -> str:
+    """Return a resource's key as words: ``ns1:bridge/br0`` is ``bridge br0 in ns1``."""
+    head, slash, name = clean(key).partition("/")
+    if not slash:
+        return head
+    namespace, colon, kind = head.rpartition(":")
+    return f"{kind} {name} in {namespace}" if colon else f"{head} {name}"
+
+
+def _rank(impact: str) -> int:
+    # An impact this fleet does not know is worse than any it knows.
+    return IMPACTS.index(impact) if impact in IMPACTS else len(IMPACTS)
+
+
+def _summary(plan: Plan) -> str:
+    parts = [counted(len(plan.changes), "change")] if plan.changes else []
+    if plan.problems:
+        parts.append(counted(len(plan.problems), "problem"))
+    impact = worst(plan)
+    if impact != "none":
+        guests = guests_of(plan.changes)
+        parts.append(
+            f"impact {clean(impact)}" + (f" on {counted(len(guests), 'guest')}" if guests else "")
+        )
+    return ", ".join(parts)
+
+
+def _plan_lines(plan: Plan, paint: Paint, most: int) -> list[str]:
+    resources: dict[str, list[Change]] = {}
+    for change in plan.changes:
+        resources.setdefault(change.key, []).append(change)
+    lines: list[str] = []
+    for key, changes in resources.items():
+        whole = next((c for c in changes if not c.what and c.action in MARKS), None)
+        mark = MARKS[whole.action] if whole else "~"
+        lines.append(f"  {_marked(mark, f'{mark} {title(key)}', paint)}")
+        for change in changes:
+            lines += _change_lines(change, paint, most)
+    for problem in plan.problems:
+        lines += [f"  {line}" for line in problem_lines(problem, paint)]
+    return lines
+
+
+def _change_lines(change: Change, paint: Paint, most: int) -> list[str]:
+    lines = []
+    if change.what:
+        lines.append(_marked(*attribute_line(change), paint))
+    elif change.action == CREATE and isinstance(change.after, dict):
+        lines += [
+            _marked("+", f"+ {clean(name)} {value(data)}", paint)
+            for name, data in change.after.items()
+            if data is not None
+        ]
+    note = _note(change, most)
+    if note:
+        lines.append(
+            paint.changed(f"  {note}") if change.impact != "none" else paint.faint(f"  {note}")
+        )
+    return [f"      {line}" for line in lines]
+
+
+def attribute_line(change: Change) -> tuple[str, str]:
+    """Return the mark and the text of a change of one attribute."""
+    what = clean(change.what)
+    if change.before is None:
+        return "+", f"+ {what} {value(change.after)}"
+    if change.after is None:
+        return "-", f"- {what} {value(change.before)}"
+    return "~", f"~ {what} {value(change.before)} → {value(change.after)}"
+
+
+def _note(change: Change, most: int) -> str:
+    parts = []
+    if change.impact != "none":
+        parts.append(f"impact {clean(change.impact)}")
+    if change.guests:
+        noun = "guest" if len(change.guests) == 1 else "guests"
+        parts.append(f"{noun} {listed(change.guests, most)}")
+    if change.reason:
+        parts.append(clean(change.reason))
+    return ": ".join(parts[:2]) + (f" ({parts[2]})" if len(parts) > 2 else "")
+
+
+def _marked(mark: str, text: str, paint: Paint) -> str:
+    return {"+": paint.added, "-": paint.removed}.get(mark, paint.changed)(text)

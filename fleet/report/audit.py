@@ -38,7 +38,7 @@ def audit_text(
             lines.append(
                 f"  {paint.strong(listed(names, most) + ':')} {paint.removed('not audited')}"
             )
-            lines += [f"    {line}" for line in body]
+            lines += [f"    {clean(line, 400)}" for line in body]
     return lines + _unmanaged_lines(plans, most, paint)
 
 

@@ -42,7 +42,7 @@ def plan_text(
         lines += [f"{heading} {_summary(changing[hosts[0]])}", *body, ""]
     for hosts, body in fold((host, tuple(text)) for host, text in (failures or {}).items()):
         lines += [f"{paint.strong(listed(hosts, most) + ':')} {paint.removed('no plan')}"]
-        lines += [*(f"  {line}" for line in body), ""]
+        lines += [*(f"  {clean(line, 400)}" for line in body), ""]
     return [*lines, plan_summary(plans, len(failures or {}))]
 
 

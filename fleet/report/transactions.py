@@ -24,7 +24,8 @@ TERMINAL = ("COMMITTED", "REVERTED", "ABANDONED")
 
 def state_name(transaction: Mapping[str, Any]) -> str:
     """Return the state of a transaction without the step number: ``APPLYING(3)`` is APPLYING."""
-    return str(transaction.get("state") or "unknown").partition("(")[0].replace("-", "_").upper()
+    state = clean(transaction.get("state") or "unknown", 40)
+    return state.partition("(")[0].replace("-", "_").upper()
 
 
 def pending(transactions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -48,7 +49,7 @@ def status_text(
         lines += [*_transaction_lines(host, entry, paint), ""]
     for host, text in failures.items():
         lines.append(f"{paint.strong(clean(host) + ':')} {paint.removed('status unknown')}")
-        lines += [*(f"  {line}" for line in text), ""]
+        lines += [*(f"  {clean(line, 400)}" for line in text), ""]
     quiet = len(hosts) - len({host for host, _ in waiting})
     if not waiting and not failures:
         return [f"{counted(quiet, 'host')}: nothing is armed, no change is pending."]

@@ -1,0 +1,15 @@
+"""The command line: ``main`` is the program, one short module per command group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run fleet and return its exit code (0 done, 1 failed, 2 usage, 3 drift, 4 reverted, 5 help).
+
+    ``arguments`` are the words after ``fleet``, by default those of the process.
+    """
+    from fleet.cli.program import run
+
+    return run(arguments)

@@ -1,0 +1,72 @@
+"""Shell completion: names read straight from the project's files, nothing heavy imported.
+
+A completion that is slow or prints an error is worse than none: what cannot be read completes to
+nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+#: A key at the left margin of a YAML file: every host, every group.
+_TOP_KEY = re.compile(r"""^(?:"([^"]+)"|'([^']+)'|([^\s#'"{}\[\]:][^:#]*?))\s*:(?:\s|$)""", re.M)
+LABS = Path("/run/fleet-lab")
+
+
+def hosts(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete a host's name."""
+    return _starting(_keys(ctx, "hosts"), incomplete)
+
+
+def groups(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete a group's name."""
+    return _starting(_keys(ctx, "groups"), incomplete)
+
+
+def tasks(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a task: the project's, then the starter's."""
+    folders = [_project(ctx) / "tasks", Path(__file__).parents[1] / "_starter" / "tasks"]
+    names = (path.stem for folder in folders for path in _listed(folder) if path.suffix == ".py")
+    return _starting((name for name in names if not name.startswith("_")), incomplete)
+
+
+def labs(incomplete: str) -> list[str]:
+    """Complete the name of a lab that is up."""
+    return _starting((path.name for path in _listed(LABS)), incomplete)
+
+
+def find_project(start: Path) -> Path | None:
+    """Return the nearest directory with inventory/ in it, from a directory upward."""
+    return next((d for d in (start, *start.parents) if (d / "inventory").is_dir()), None)
+
+
+def _project(ctx: typer.Context) -> Path:
+    named = (ctx.params or {}).get("project") or os.environ.get("FLEET_PROJECT")
+    return Path(named) if named else find_project(Path.cwd()) or Path.cwd()
+
+
+def _keys(ctx: typer.Context, name: str) -> Iterator[str]:
+    path = _project(ctx) / "inventory" / f"{name}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return
+    for match in _TOP_KEY.finditer(text):
+        yield next(filter(None, match.groups()))
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _starting(names: Any, incomplete: str) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]

@@ -1,0 +1,54 @@
+"""How errors are said: what is wrong, where, what was expected, and what to do."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from fleet.report.plan import problem_lines
+from fleet.report.text import Paint, clean
+
+
+def error_lines(error: Exception) -> list[str]:
+    """Return an error as lines for stderr.
+
+    Uses what the error has of ``file``, ``line``, ``path``, ``host``, ``problems`` and ``remedy``.
+    """
+    place = _place(error)
+    message = clean(getattr(error, "message", None) or error, 1000)
+    head = message if place and message.startswith(place) else f"{place}{message}"
+    lines = [f"fleet: {head}"]
+    for problem in getattr(error, "problems", None) or ():
+        lines += [f"  {line}" for line in problem_lines(problem, Paint(False))]
+    remedy = getattr(error, "remedy", "")
+    if remedy and clean(remedy, 400) not in message:
+        lines.append(f"  {clean(remedy, 400)}")
+    return lines
+
+
+def _place(error: Exception) -> str:
+    host, file = getattr(error, "host", ""), getattr(error, "file", "")
+    line, path = getattr(error, "line", None), getattr(error, "path", "")
+    parts = [clean(host)] if host else []
+    if file:
+        parts.append(f"{clean(file)}:{line}" if line else clean(file))
+    if path:
+        said = path if isinstance(path, str) else ".".join(map(str, path))
+        parts.append(clean(said))
+    return "".join(f"{part}: " for part in parts)
+
+
+def usage_lines(error: Any) -> list[str]:
+    """Return a usage error as lines: what is wrong, the nearest right word, where help is."""
+    ctx = getattr(error, "ctx", None)
+    command = ctx.command_path if ctx else "fleet"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return [str(ctx.get_help())]
+    message = error.format_message()
+    option = getattr(error, "option_name", "")
+    if type(error).__name__ == "NoSuchOption":
+        known = [name for p in (ctx.command.params if ctx else ()) for name in p.opts]
+        near = get_close_matches(option, known, 1, 0.6)
+        message = f"there is no option {clean(option)}"
+        message += f"; did you mean {near[0]}?" if near else ""
+    return [f"{command}: {clean(message, 400)}", f"Try '{command} --help'."]

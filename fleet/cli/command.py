@@ -42,7 +42,10 @@ def command(
     """
 
     def register(function: Function) -> Function:
-        def run(**values: Any) -> None:
+        def run(context: typer.Context, **values: Any) -> None:
+            # `fleet --lab demo plan` means the same as `fleet plan --lab demo`.
+            root = context.find_root().params
+            values |= {k: root[k] for k, v in values.items() if not v and root.get(k)}
             verbose = bool(values.get("verbose"))
             raise typer.Exit(guarded(lambda: function(**_gathered(function, values)), verbose))
 
@@ -81,7 +84,8 @@ def _expanded(function: Function) -> inspect.Signature:
         else:
             own.append(parameter)
     keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature([p.replace(kind=keyword) for p in [*own, *added]])
+    context = inspect.Parameter("context", keyword, annotation=typer.Context)
+    return inspect.Signature([context, *(p.replace(kind=keyword) for p in [*own, *added])])
 
 
 def _gathered(function: Function, values: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def find_project(start: Path) -> Path | None:
 
 
 def _project(ctx: typer.Context) -> Path:
-    named = (ctx.params or {}).get("project") or os.environ.get("FLEET_PROJECT")
+    given = ctx.params.get("project") or ctx.find_root().params.get("project")
+    named = given or os.environ.get("FLEET_PROJECT")
     return Path(named) if named else find_project(Path.cwd()) or Path.cwd()
 
 

@@ -29,6 +29,7 @@ LabOption = Annotated[
     typer.Option(
         "--lab",
         metavar="NAME",
+        envvar="FLEET_LAB",
         help="Speak to this lab's hosts instead of the inventory's addresses.",
         autocompletion=complete.labs,
         show_default=False,
@@ -71,7 +72,7 @@ ExpressionOption = Annotated[
     typer.Option(
         "--nornir-filter",
         metavar="EXPR",
-        help='Nornir\'s own filters, for example \'F(groups__contains="rack3") & ~F(role="edge")\'.',
+        help="Nornir's own filters: 'F(groups__contains=\"rack3\") & ~F(role=\"edge\")'.",
         show_default=False,
     ),
 ]

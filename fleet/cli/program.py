@@ -12,6 +12,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from fleet.cli.command import Command, report_internal
+from fleet.cli.options import LabOption, ProjectOption, VerboseOption
 
 #: Sections of the help; a command's module, and its line, which is all that the help needs.
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
@@ -116,8 +117,10 @@ def program() -> Any:
     )
 
     @root.callback()
-    def fleet() -> None:
-        pass
+    def fleet(
+        project: ProjectOption = None, lab: LabOption = "", verbose: VerboseOption = False
+    ) -> None:
+        """Take the options that may stand before the command; each command reads them."""
 
     return typer.main.get_command(root)
 

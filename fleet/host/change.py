@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.host.spec import spec
+from fleet.host.spec import field_names, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ class Change:
     def key(self) -> str:
         """The key of the resource this change is a step of."""
         return resource_key(self.namespace, self.kind, self.name)
+
+
+def amended(change: Change, **fields: Any) -> Change:
+    """Return a change with some of its fields set anew."""
+    return Change(**{**{name: getattr(change, name) for name in field_names(change)}, **fields})
 
 
 @spec

@@ -23,7 +23,7 @@ class Address:
 
     address: InterfaceAddress = ""
     label: str | None = None
-    lifetime: Literal["0", "forever"] | None = None
+    lifetime: Literal[0, forever] | None = None
 
 
 @spec
@@ -35,12 +35,19 @@ class Route:
     from_: IPAddress | None = None
     metric: Metric | None = None
     on_link: bool | None = None
-    type: Literal["unicast", "blackhole", "unreachable", "prohibit"] | None = None
-    scope: Literal["global", "link", "host"] | None = None
+    type: (
+        Literal[
+            unicast, local, broadcast, anycast, multicast,
+            blackhole, unreachable, prohibit, throw,
+        ]
+        | None
+    ) = None
+    scope: Literal["global", link, host] | None = None
     table: Uint32 | None = None
     mtu: MTU | None = None
     congestion_window: Uint32 | None = None
     advertised_receive_window: Uint32 | None = None
+    advertised_mss: Uint32 | None = None
 
 
 @spec
@@ -57,4 +64,4 @@ class Link:
     mtu: MTU | None = None
     macaddress: MAC | None = None
     #: netplan: ``manual`` leaves the link as it is, ``off`` keeps it down; otherwise it is up.
-    activation_mode: Literal["manual", "off"] | None = None
+    activation_mode: Literal[manual, off] | None = None

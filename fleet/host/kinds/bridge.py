@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from fleet.host.change import CREATE, HostError
 from fleet.host.link import Link
-from fleet.host.spec import ON_HOST, spec
+from fleet.host.link_diff import delete_device, device_of, diff_link, mtu_tokens, observe_link
+from fleet.host.spec import ON_HOST, dashed, decode, encode, spec
+from fleet.host.steps import Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
 
 if not ON_HOST:
     from typing import Annotated
 
-    from fleet.host.fields import Bound, DeviceName, Seconds, Uint16, Uint32
+    from fleet.host.fields import Bound, DeviceName, Seconds, Uint16
 
 
 @spec
@@ -58,3 +70,289 @@ class Bridge(Link):
 
 
 SPEC = Bridge
+
+#: net/bridge/br_device.c, br_dev_setup().
+DEFAULTS = {
+    "stp": False, "priority": 32768, "forward_delay": 15.0, "hello_time": 2.0, "max_age": 20.0,
+    "ageing_time": 300.0, "multicast_snooping": True, "group_fwd_mask": 0,
+}  # fmt: skip
+#: net/bridge/br_if.c, new_nbp(); the cost follows the port's speed and has no default to name.
+PORT_DEFAULTS = {
+    "isolated": False, "learning": True, "flood": True, "mcast_flood": True, "bcast_flood": True,
+    "hairpin": False, "guard": False, "root_block": False, "fastleave": False,
+    "neigh_suppress": False, "locked": False, "priority": 32,
+}  # fmt: skip
+#: What moves traffic to other ports, where STP runs.
+_TOPOLOGY = ("stp", "priority", "cost")
+
+
+def names(observation: Observation) -> list[str]:
+    """Return the names of all bridges."""
+    return sorted(n for n, link in observation.links.items() if link["kind"] == "bridge")
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a bridge as intent would write it."""
+    link = observation.links.get(name)
+    if link is None or link["kind"] != "bridge":
+        return None
+    words = observe_link(observation, name)
+    words["interfaces"] = ports_of(observation, name)
+    words["parameters"] = {dashed(key): link["data"].get(key) for key in DEFAULTS}
+    ports = {
+        port: {
+            dashed(key): value
+            for key, value in (observation.links[port]["port"] or {}).items()
+            if key in PORT_DEFAULTS and value != PORT_DEFAULTS[key]
+        }
+        for port in words["interfaces"]
+    }
+    words["ports"] = {port: flags for port, flags in ports.items() if flags}
+    return words
+
+
+def ports_of(observation: Observation, name: str) -> list[str]:
+    """Return the names of a bridge's ports."""
+    return sorted(n for n, link in observation.links.items() if link["master"] == name)
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return the changes that make a bridge what its spec says."""
+    wanted = decode(Bridge, resource.spec)
+    link = observation.links.get(resource.name)
+    if link is not None and link["kind"] != "bridge":
+        raise HostError(
+            resource.key,
+            "a bridge, or no device of this name",
+            f"a device of kind {link['kind'] or 'ethernet'}",
+            "give the bridge another name, or rename or delete the device",
+        )
+    steps = Steps(resource, resource.name)
+    parameters = _parameters(wanted)
+    _check_timers(resource, parameters, link)
+    if link is None:
+        made = {dashed(key): value for key, value in parameters.items()}
+        if wanted.macaddress:
+            made["macaddress"] = wanted.macaddress
+        device, absent = f"device:{resource.name}", f"absent:{resource.name}"
+        steps.add("", None, made, action=CREATE, provides=(device,), requires=(absent,))
+    else:
+        _diff_parameters(steps, parameters, entry, link)
+    joining = _diff_ports(steps, wanted, entry, observation)
+    _diff_flags(steps, wanted, entry, observation, joining)
+    diff_link(steps, wanted, entry, observation)
+    _settle_mtu(steps, wanted, link, joining, observation)
+    return steps.changes
+
+
+def _parameters(wanted: Bridge) -> dict[str, Any]:
+    data: dict[str, Any] = encode(wanted.parameters) if wanted.parameters else {}
+    return {key: data[key] for key in DEFAULTS if key in data}
+
+
+def _check_timers(
+    resource: Resource, parameters: dict[str, Any], link: dict[str, Any] | None
+) -> None:
+    """br_set_forward_delay() and br_stp_start(): while STP is on, at least 2 s and at most 30."""
+    now = link["data"] if link else DEFAULTS
+    delay = parameters.get("forward_delay")
+    if parameters.get("stp", now["stp"]) and delay is not None and not 2 <= delay <= 30:
+        raise HostError(
+            resource.key,
+            "a forward-delay of 2 to 30 seconds while stp is on",
+            f"{delay:g}",
+            "raise forward-delay or turn stp off",
+            "parameters.forward-delay",
+        )
+
+
+def _diff_parameters(
+    steps: Steps, parameters: dict[str, Any], entry: Entry | None, link: dict[str, Any]
+) -> None:
+    old = ((entry.spec or {}).get("parameters") or {}) if entry else {}
+    for key, default in DEFAULTS.items():
+        now, value = link["data"].get(key), parameters.get(key)
+        if value is None and entry and entry.created and old.get(key) is not None:
+            value = default
+        if value is None or value == now:
+            continue
+        stp = bool(link["data"].get("stp"))
+        impact = "blip" if key == "stp" or (key in _TOPOLOGY and stp) else "none"
+        # STP refuses a delay that it was turned on with, and the other way round.
+        order = {"forward_delay": ("delay", "off"), "stp": ("off" if not value else "on", "delay")}
+        word, after = order.get(key, ("", ""))
+        steps.add(
+            f"parameters.{dashed(key)}",
+            now,
+            value,
+            impact=impact,
+            provides=(f"stp-{word}:{steps.device}",) if word else (),
+            requires=(f"stp-{after}:{steps.device}",) if word and word != "off" else (),
+        )
+
+
+def _diff_ports(
+    steps: Steps, wanted: Bridge, entry: Entry | None, observation: Observation
+) -> dict[str, str]:
+    """Add ports that join and leave; return those that join, with the kernel's names."""
+    bridge = steps.device
+    before = list((entry.spec or {}).get("interfaces") or ()) if entry else []
+    original = list((entry.before or {}).get("interfaces") or ()) if entry else []
+    named = {name: device_of(observation, name) for name in wanted.interfaces or ()}
+    joining: dict[str, str] = {}
+    for name, device in named.items():
+        link = observation.links.get(device)
+        if link is not None and link["master"] == bridge:
+            continue
+        joining[name] = device
+        master = link["master"] if link else None
+        steps.add(
+            "interfaces",
+            {"interface": name, "master": master} if master else None,
+            name,
+            impact="blip" if link else "none",
+            reason=f"leaves {master}" if master else "",
+            provides=(f"port:{bridge}/{device}",),
+            requires=(f"device:{device}", f"unport:{device}"),
+            touches=(bridge, device, *((master,) if master else ())),
+        )
+    put = [device_of(observation, n) for n in before if n not in original]
+    for device in ports_of(observation, bridge):
+        ours = device in put
+        if device in named.values() or not (ours or wanted.interfaces is not None):
+            continue
+        if _guest(observation, device):
+            continue
+        steps.add(
+            "interfaces",
+            device,
+            None,
+            impact="blip",
+            provides=(f"unport:{device}",),
+            touches=(bridge, device),
+        )
+    return joining
+
+
+def _guest(observation: Observation, device: str) -> bool:
+    """Say whether a port is a guest's or a container's, which are never detached.
+
+    drivers/net/tun.c: a tap has a carrier exactly while a process holds it, so the processes
+    are read only where one has none.
+    """
+    link = observation.links[device]
+    if link["kind"] == "veth":
+        return link.get("link_netnsid") is not None
+    if link["kind"] not in ("tun", "macvtap"):
+        return False
+    return bool(link["running"] or observation.holders.get(device))
+
+
+def _flags(wanted: Bridge) -> dict[str, dict[str, Any]]:
+    """Return the named flags of every port; netplan's two mappings are flags of ports too."""
+    flags: dict[str, dict[str, Any]] = {
+        port: dict(encode(value)) for port, value in (wanted.ports or {}).items()
+    }
+    parameters = wanted.parameters or BridgeParameters()
+    for key, values in (("cost", parameters.path_cost), ("priority", parameters.port_priority)):
+        for port, value in (values or {}).items():
+            flags.setdefault(port, {}).setdefault(key, value)
+    return flags
+
+
+def _diff_flags(
+    steps: Steps,
+    wanted: Bridge,
+    entry: Entry | None,
+    observation: Observation,
+    joining: dict[str, str],
+) -> None:
+    old = _flags(decode(Bridge, entry.spec)) if entry and entry.spec else {}
+    was = ((entry.before or {}).get("ports") or {}) if entry else {}
+    flags = _flags(wanted)
+    for port in sorted({*flags, *old}):
+        device = device_of(observation, port)
+        named = flags.get(port, {})
+        link = observation.links.get(device)
+        needs, touches = (f"port:{steps.device}/{device}",), (steps.device, device)
+        if port in joining:
+            if named:
+                after = {dashed(key): value for key, value in sorted(named.items())}
+                steps.add(f"ports.{port}", None, after, requires=needs, touches=touches)
+            continue
+        if link is None or link["master"] != steps.device:
+            if named:
+                raise HostError(
+                    steps.resource.key,
+                    f"{port} as a port",
+                    "no such port",
+                    f"add {port} to interfaces, or take its flags away",
+                    f"ports.{port}",
+                )
+            continue
+        for key in sorted({*named, *old.get(port, {})}):
+            value, now = named.get(key), (link["port"] or {}).get(key)
+            if value is None:
+                # No longer named: as it was before fleet, or as the kernel makes a port.
+                value = was.get(device, {}).get(dashed(key), PORT_DEFAULTS.get(key))
+            if value is None or value == now:
+                continue
+            moves = key in _TOPOLOGY and bool(observation.links[steps.device]["data"].get("stp"))
+            steps.add(
+                f"ports.{port}.{dashed(key)}",
+                now,
+                value,
+                impact="blip" if moves else "none",
+                requires=needs,
+                touches=touches,
+            )
+
+
+def _settle_mtu(
+    steps: Steps,
+    wanted: Bridge,
+    link: dict[str, Any] | None,
+    joining: dict[str, str],
+    observation: Observation,
+) -> None:
+    """br_mtu_auto_adjust(): until somebody sets it, a bridge's MTU follows its ports'."""
+    if wanted.mtu is None:
+        return
+    ports = [f"port:{steps.device}/{device}" for device in joining.values()]
+    if link is None:
+        _, lower = mtu_tokens(steps.device, 0, wanted.mtu, observation)
+        lower += [f"mtu-raised:{device}" for device in joining.values()]
+        steps.add(
+            "mtu",
+            None,
+            wanted.mtu,
+            provides=(f"mtu-raised:{steps.device}",),
+            requires=(*ports, *lower),
+        )
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the deletion of a bridge that fleet created."""
+    return delete_device(entry, observation)
+
+
+def apply(system: System, change: Change) -> None:
+    """Carry out one change of a bridge."""
+    from fleet.host import bridge_apply
+
+    bridge_apply.apply(system, change)
+
+
+def forwarding_after(link: dict[str, Any] | None, parameters: dict[str, Any]) -> float:
+    """Return how many seconds a new port waits before it forwards: listening, then learning."""
+    now = link["data"] if link else DEFAULTS
+    if not parameters.get("stp", now.get("stp")):
+        return 0.0
+    delay: float = parameters.get("forward_delay", now.get("forward_delay", 15.0))
+    return 2 * max(delay, 2.0)
+
+
+def settle(resource: Resource, observation: Observation) -> float:
+    """Return how many seconds this bridge's ports may need before they forward."""
+    link = observation.links.get(resource.name)
+    return forwarding_after(link, _parameters(decode(Bridge, resource.spec)))

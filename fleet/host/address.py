@@ -1,0 +1,154 @@
+"""Addresses of a device: what intent names against what the kernel has."""
+
+from __future__ import annotations
+
+from fleet.host import ip
+from fleet.host.link import Address
+from fleet.host.spec import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from fleet.host.steps import Steps
+
+#: include/uapi/linux/if_addr.h
+DEPRECATED = 0x20
+#: RTPROT_STATIC, as systemd-networkd may mark its addresses (IFA_PROTO, Linux 5.18).
+_OURS = (None, 0, 4, "static", "unspec", "")
+
+
+def foreign(observed: dict[str, Any]) -> bool:
+    """Say whether an address is somebody else's to manage: the kernel's, a lease's, a daemon's."""
+    return bool(
+        observed["kernel"] or observed["dynamic"] or observed.get("protocol") not in _OURS
+    )
+
+
+def written(observed: dict[str, Any], device: str) -> Any:
+    """Return an observed address as intent would write it."""
+    extra: dict[str, Any] = {}
+    if observed.get("label") and observed["label"] != device:
+        extra["label"] = observed["label"]
+    if observed["flags"] & DEPRECATED and not observed["dynamic"]:
+        extra["lifetime"] = "0"
+    return {"address": observed["address"], **extra} if extra else observed["address"]
+
+
+def plain(address: Address) -> Any:
+    """Return a wanted address as intent writes it."""
+    data = {name: value for name, value in encode(address).items() if value is not None}
+    return data if len(data) > 1 else data["address"]
+
+
+def listed(items: Iterable[Any] | None) -> dict[str, Address]:
+    """Return addresses of a spec, records or plain data, by their text in the kernel's spelling."""
+    found: dict[str, Address] = {}
+    for item in items or ():
+        if isinstance(item, str):
+            item = Address(item)
+        elif isinstance(item, dict):
+            item = Address(item["address"], item.get("label"), item.get("lifetime"))
+        found[ip.normal(item.address)] = item
+    return found
+
+
+def diff_addresses(
+    steps: Steps,
+    wanted: tuple[Address, ...] | None,
+    previous: Iterable[Any] | None,
+    original: Iterable[Any] | None,
+    observed: list[dict[str, Any]],
+) -> None:
+    """Add the changes of ``addresses`` to steps.
+
+    ``previous`` is the list of the last commit, ``original`` the one before adoption: entries
+    that fleet put go when intent no longer names them, even where it no longer names the list.
+    """
+    have = {item["address"]: item for item in observed}
+    before, names = listed(previous), listed(wanted)
+    for text, address in names.items():
+        if text not in have:
+            _add(steps, text, address)
+        else:
+            _compare(steps, address, before.get(text), have[text])
+    # A device without the field still loses what fleet put there.
+    put = [text for text in before if text not in listed(original)]
+    for text, item in have.items():
+        ours = text in put and not item["kernel"]
+        if text not in names and (ours or (wanted is not None and not foreign(item))):
+            _remove(steps, item)
+    if wanted:
+        _order(steps, list(names), [item["address"] for item in observed])
+
+
+def _add(steps: Steps, text: str, address: Address) -> None:
+    tokens = (f"address:{ip.host(text)}", f"addresses:{steps.device}")
+    steps.add(
+        "addresses", None, plain(address), provides=tokens, requires=(f"free:{ip.host(text)}",)
+    )
+
+
+def _remove(steps: Steps, item: dict[str, Any]) -> None:
+    steps.add(
+        "addresses",
+        written(item, steps.device),
+        None,
+        impact="blip",
+        provides=(f"free:{ip.host(item['address'])}",),
+    )
+
+
+def _compare(
+    steps: Steps, wanted: Address, before: Address | None, observed: dict[str, Any]
+) -> None:
+    device = steps.device
+    after = encode(wanted)
+    label = wanted.label or (device if before and before.label else None)
+    off = label is not None and ip.family(wanted.address) == 4 and label != observed["label"]
+    lifetime = wanted.lifetime or ("forever" if before and before.lifetime else None)
+    old = bool(observed["flags"] & DEPRECATED)
+    off = off or (lifetime == "0" and not old) or (lifetime == "forever" and old)
+    reason = ""
+    if observed["dynamic"]:
+        off, reason = True, "the lease would expire"
+    elif observed.get("dadfailed"):
+        off, reason = True, "duplicate address detection failed: another host has it"
+    if not off:
+        return
+    steps.add(
+        "addresses",
+        written(observed, device),
+        {"address": after["address"], "label": label, "lifetime": lifetime or "forever"},
+        impact="blip",
+        reason=reason,
+        provides=(f"address:{ip.host(wanted.address)}",),
+    )
+
+
+def _order(steps: Steps, wanted: list[str], have: list[str]) -> None:
+    """The first IPv4 address of a subnet is its primary: the source of what the host sends."""
+    now = [text for text in have if text in wanted and ip.family(text) == 4]
+    # What is about to be added comes after what is there.
+    now += [text for text in wanted if text not in have and ip.family(text) == 4]
+    then = [text for text in wanted if ip.family(text) == 4]
+    subnets = {ip.subnet(text) for text in then}
+    moved: list[str] = []
+    for net in subnets:
+        first = [text for text in now if ip.subnet(text) == net]
+        second = [text for text in then if ip.subnet(text) == net]
+        same = 0
+        while same < len(first) and first[same] == second[same]:
+            same += 1
+        moved += second[same:]
+    if moved:
+        tokens = [f"address:{ip.host(text)}" for text in moved]
+        steps.add(
+            "addresses",
+            now,
+            then,
+            impact="blip",
+            reason="the first address of a subnet is the source of what the host sends",
+            requires=tokens,
+        )

@@ -1,0 +1,105 @@
+"""What a state's resources claim twice; pure, and before anything is compared with the host."""
+
+from __future__ import annotations
+
+from fleet.host import ip
+from fleet.host.address import listed as addresses_of
+from fleet.host.draft import DEVICE_KINDS
+from fleet.host.link_diff import device_of
+from fleet.host.route import listed as routes_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fleet.host.change import Resource
+    from fleet.host.draft import Draft
+
+#: RFC 8200, 5: the least MTU IPv6 works with; below it the kernel turns IPv6 off.
+IPV6_MTU = 1280
+
+
+def check(draft: Draft) -> None:
+    """Add a problem for each thing that two resources claim."""
+    devices = [r for r in draft.resources if r.kind in DEVICE_KINDS]
+    _names(draft, devices)
+    _ports(draft, devices)
+    _addresses(draft, devices)
+    _routes(draft, devices)
+
+
+def _names(draft: Draft, devices: list[Resource]) -> None:
+    seen: dict[str, Resource] = {}
+    for resource in devices:
+        name = device_of(draft.observation, resource.name)
+        if name in seen:
+            draft.problem(
+                resource.key,
+                f"the device {name} to itself",
+                f"{seen[name].key} is the same device",
+                "name each device once",
+            )
+        seen.setdefault(name, resource)
+
+
+def _ports(draft: Draft, devices: list[Resource]) -> None:
+    masters: dict[str, Resource] = {}
+    bridges = {resource.name for resource in devices if resource.kind == "bridge"}
+    for resource in devices:
+        for port in (resource.spec or {}).get("interfaces") or ():
+            if port in bridges:
+                draft.problem(
+                    resource.key,
+                    "ports that are not bridges",
+                    f"{port} is a bridge",
+                    "join two bridges with a veth pair",
+                    "interfaces",
+                )
+            if port in masters:
+                draft.problem(
+                    resource.key,
+                    f"{port} as a port",
+                    f"{masters[port].key} names it too",
+                    "a device is a port of one bridge: take it off one of them",
+                    "interfaces",
+                )
+            masters.setdefault(port, resource)
+
+
+def _addresses(draft: Draft, devices: list[Resource]) -> None:
+    holders: dict[str, Resource] = {}
+    for resource in devices:
+        spec = resource.spec or {}
+        for text in addresses_of(spec.get("addresses")):
+            address = ip.host(text)
+            if address in holders and holders[address] is not resource:
+                draft.problem(
+                    resource.key,
+                    f"{address} on one device",
+                    f"{holders[address].key} names it too",
+                    "take it off one of them",
+                    "addresses",
+                )
+            holders.setdefault(address, resource)
+            if ip.family(text) == 6 and (spec.get("mtu") or IPV6_MTU) < IPV6_MTU:
+                draft.problem(
+                    resource.key,
+                    f"an MTU of at least {IPV6_MTU} for {text}",
+                    str(spec["mtu"]),
+                    "raise mtu or take the IPv6 addresses away",
+                    "mtu",
+                )
+
+
+def _routes(draft: Draft, devices: list[Resource]) -> None:
+    ways: dict[object, Resource] = {}
+    for resource in devices:
+        for key in routes_of((resource.spec or {}).get("routes")):
+            if key in ways:
+                _, to, table, metric = key
+                draft.problem(
+                    resource.key,
+                    f"one route to {to} with metric {metric} in table {table}",
+                    f"{ways[key].key} names one too",
+                    "give one of them another metric",
+                    "routes",
+                )
+            ways.setdefault(key, resource)

@@ -1,0 +1,340 @@
+"""Passes over a plan's changes: what one resource's changes mean for another's.
+
+An address that moves from a NIC to its bridge, the routes that the kernel drops with it, the MAC
+that management keeps, an MTU that a bridge would lose to its ports.
+"""
+
+from __future__ import annotations
+
+from fleet.host import ip
+from fleet.host.change import Change
+from fleet.host.route import foreign, key_of, listed, normal, of_device, route_of, token_of, written
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.draft import Draft
+    from fleet.host.route import Key
+
+#: RTPROT_DHCP: a lease's routes go with its address, so they are carried like a person's.
+_DHCP = (16, "dhcp")
+
+
+def merge_ports(draft: Draft) -> None:
+    """A port that leaves one bridge for another moves in one step."""
+    joining = draft.joining()
+    for change in draft.of("interfaces"):
+        if change.after is None and change.touches[1] in joining:
+            draft.drop(change)
+
+
+def pin_mac(draft: Draft) -> None:
+    """A bridge that takes the management NIC gets its MAC: else the next port may change it."""
+    nics = {item["dev"] for item in draft.observation.management}
+    for port, bridge in draft.joining().items():
+        if port not in nics or draft.spec_of(bridge).get("macaddress"):
+            continue
+        mac = draft.observation.links[port]["mac"]
+        reason = f"takes the MAC of {port}, which carries management"
+        created = next((c for c in draft.changes if _creates(c, bridge)), None)
+        if created is not None:
+            draft.amend(created, after={**created.after, "macaddress": mac}, reason=reason)
+        elif draft.observation.links[bridge]["mac"] != mac:
+            resource = draft.by_device[bridge]
+            draft.changes.append(
+                Change(
+                    draft.namespace, resource.kind, resource.name, "update", "macaddress",
+                    draft.observation.links[bridge]["mac"], mac, "blip", (), reason,
+                    (draft.token("mac", bridge),), (draft.token("device", bridge),), (bridge,),
+                )
+            )  # fmt: skip
+
+
+def _creates(change: Change, device: str) -> bool:
+    return change.action == "create" and change.touches[:1] == (device,)
+
+
+def keep_mtu(draft: Draft) -> None:
+    """br_mtu_auto_adjust(): a bridge whose MTU nobody set follows its ports; set it after them."""
+    observation = draft.observation
+    set_already = {change.touches[0] for change in draft.of("mtu")}
+    joining = draft.joining()
+    for device, resource in draft.by_device.items():
+        wanted, link = draft.spec_of(device).get("mtu"), observation.links.get(device)
+        if resource.kind != "bridge" or not wanted or link is None or device in set_already:
+            continue
+        ports = {p for p, other in observation.links.items() if other["master"] == device}
+        changed = sorted(
+            [port for port in ports if port in set_already]
+            + [port for port, bridge in joining.items() if bridge == device]
+        )
+        if not changed:
+            continue
+        needs = [draft.token("device", device)]
+        for port in changed:
+            needs += [
+                draft.token("mtu-raised", port),
+                draft.token("mtu-lowered", port),
+                draft.token("port", f"{device}/{port}"),
+            ]
+        draft.changes.append(
+            Change(
+                draft.namespace, resource.kind, resource.name, "update", "mtu", wanted, wanted,
+                "none", (), f"stays when {', '.join(changed)} would change it",
+                (), tuple(needs), (device,),
+            )
+        )  # fmt: skip
+
+
+def move_addresses(draft: Draft) -> dict[str, tuple[str, str, str]]:
+    """Order the addresses that change their device; return (from, to, address/length) by address.
+
+    Between a port and its bridge the new one comes first, so that the host is never without;
+    the old one goes right after the port has joined.
+    """
+    moved: dict[str, tuple[str, str, str]] = {}
+    joining, gone = draft.joining(), draft.gone()
+    for change in draft.of("addresses"):
+        if change.before is not None:
+            continue
+        text = change.after if isinstance(change.after, str) else change.after["address"]
+        address, target = ip.host(ip.normal(text)), change.touches[0]
+        for source in _holders(draft, address, target):
+            leaving = _leaving(draft, source, address)
+            family = joining.get(source) == target or _was_port(draft, target, source)
+            if leaving is None and source not in gone:
+                if not family:
+                    draft.problem(
+                        change.key,
+                        f"{address} on {target} alone",
+                        f"{source} has it too",
+                        f"take it off {source}, or name {source} with addresses: []",
+                        "addresses",
+                    )
+                    continue
+                leaving = _take_off(draft, change, source, address)
+            moved[address] = (source, target, ip.normal(text))
+            if family:
+                change = _make_before_break(draft, change, leaving, source, target, address)
+    return moved
+
+
+def _holders(draft: Draft, address: str, target: str) -> list[str]:
+    return [
+        device
+        for device, items in draft.observation.addresses.items()
+        if device != target
+        and any(ip.host(item["address"]) == address and not item["kernel"] for item in items)
+    ]
+
+
+def _leaving(draft: Draft, source: str, address: str) -> Change | None:
+    for change in draft.of("addresses"):
+        if change.after is None and change.touches[0] == source:
+            text = change.before if isinstance(change.before, str) else change.before["address"]
+            if ip.host(text) == address:
+                return change
+    return None
+
+
+def _was_port(draft: Draft, target: str, source: str) -> bool:
+    link = draft.observation.links.get(target)
+    return link is not None and link["master"] == source
+
+
+def _take_off(draft: Draft, change: Change, source: str, address: str) -> Change:
+    resource = draft.by_device.get(source)
+    before = next(
+        item["address"]
+        for item in draft.observation.addresses[source]
+        if ip.host(item["address"]) == address
+    )
+    off = Change(
+        draft.namespace,
+        resource.kind if resource else change.kind,
+        resource.name if resource else change.name,
+        "update", "addresses", before, None, "blip", (), f"moves to {change.touches[0]}",
+        (draft.token("free", address),), (draft.token("device", source),), (source,),
+    )  # fmt: skip
+    draft.changes.append(off)
+    return off
+
+
+def _make_before_break(
+    draft: Draft, change: Change, leaving: Change | None, source: str, target: str, address: str
+) -> Change:
+    free = draft.token("free", address)
+    after = change.after
+    if ip.family(address) == 6:
+        words = {"address": after} if isinstance(after, str) else after
+        after = {**words, "moved": True}
+    change = draft.amend(
+        change,
+        after=after,
+        reason=f"moves from {source}",
+        requires=tuple(token for token in change.requires if token != free),
+    )
+    waits = (draft.token("address", address), draft.token("port", f"{target}/{source}"))
+    if leaving is not None:
+        draft.amend(leaving, requires=(*leaving.requires, *waits), reason=f"moves to {target}")
+    elif source in draft.gone():
+        gone = draft.gone()[source]
+        draft.amend(gone, requires=(*gone.requires, *waits))
+    return change
+
+
+def restore_routes(draft: Draft, moved: dict[str, tuple[str, str, str]]) -> None:
+    """See to the routes that the kernel drops with a device's last address, or with the device.
+
+    Those that intent names elsewhere are added there; the rest goes with the addresses to the
+    device that takes them, so that nobody loses the way in for not having written it down.
+    """
+    targets: dict[str, list[tuple[str, str]]] = {}
+    for source, target, text in moved.values():
+        targets.setdefault(source, []).append((target, text))
+    changed = {change.touches[0] for change in draft.of("addresses")} | set(draft.gone())
+    for device in sorted(changed):
+        if device not in draft.observation.links:
+            continue
+        for route in of_device(draft.observation.routes, device):
+            if _goes(draft, device, route, targets):
+                _restore(draft, device, route, targets.get(device, []))
+    _check_places(draft)
+
+
+def _goes(
+    draft: Draft, device: str, route: dict[str, Any], targets: dict[str, list[tuple[str, str]]]
+) -> bool:
+    """Say whether a route can stay where it is, given where the addresses go."""
+    if device in draft.gone():
+        return True
+    if route["family"] == 6:
+        # The kernel keeps it; but a gateway behind a bridge is not reached through its port.
+        via = route.get("via")
+        places = [text for _, text in targets.get(device, []) if ip.family(text) == 6]
+        return bool(places) and (via is None or any(ip.inside(via, text) for text in places))
+    have = {i["address"] for i in draft.observation.addresses.get(device, []) if i["family"] == 4}
+    for change in draft.of("addresses"):
+        if change.touches[0] != device or isinstance(change.before, list):
+            continue
+        for item in (change.before, change.after):
+            if item is None:
+                continue
+            text = ip.normal(item if isinstance(item, str) else item["address"])
+            if item is change.after:
+                have.add(text)
+            else:
+                have.discard(text)
+    return not any(ip.family(text) == 4 for text in have)
+
+
+def _restore(
+    draft: Draft, device: str, route: dict[str, Any], targets: list[tuple[str, str]]
+) -> None:
+    key = key_of(route)
+    own = [change for change in draft.of("routes") if _key(change) == key]
+    removal = next((c for c in own if c.after is None and c.touches[0] == device), None)
+    other = next((c for c in own if c.after is not None and c.touches[0] != device), None)
+    if other is not None:
+        _after_drop(draft, device, route, other, removal)
+        return
+    if removal is not None:
+        return
+    if key in listed(draft.spec_of(device).get("routes")):
+        draft.problem(
+            draft.by_device[device].key,
+            f"an address on {device} for its route to {route['to']}",
+            f"{device} loses its last address",
+            f"name the route where the address goes, or keep an address on {device}",
+            "routes",
+        )
+        return
+    if foreign(route) and route.get("protocol") not in _DHCP:
+        return
+    via = route.get("via")
+    target = next((t for t, text in targets if via is None or ip.inside(via, text)), None)
+    if target is not None:
+        _carry(draft, device, route, target)
+
+
+def _key(change: Change) -> Key:
+    return key_of(normal(route_of(change.before if change.after is None else change.after)))
+
+
+def _after_drop(
+    draft: Draft, device: str, route: dict[str, Any], other: Change, removal: Change | None
+) -> None:
+    """Order a route's new place after the old one, or let it replace the old one."""
+    if route["family"] == 6 and removal is None and device not in draft.gone():
+        target = other.touches[0]
+        port = draft.token("port", f"{target}/{device}")
+        draft.amend(other, before=written(route), requires=(*other.requires, port))
+        return
+    draft.amend(other, requires=(*other.requires, *_drops(draft, device)))
+
+
+def _drops(draft: Draft, device: str) -> list[str]:
+    """Return the tokens of the changes after which a device's routes are gone."""
+    if device in draft.gone():
+        return [draft.token("absent", device)]
+    return [
+        draft.token("free", ip.host(item["address"]))
+        for item in draft.observation.addresses.get(device, [])
+    ]
+
+
+def _carry(draft: Draft, device: str, route: dict[str, Any], target: str) -> None:
+    resource = draft.by_device[target]
+    words = written(route, device)
+    if draft.spec_of(target).get("routes") is not None:
+        draft.problem(
+            resource.key,
+            f"the route to {route['to']} via {route.get('via') or device} to be named",
+            f"{device} has it, and loses it with its address",
+            f"name it in the routes of {target}",
+            "routes",
+        )
+        return
+    replace = route["family"] == 6 and device not in draft.gone()
+    needs = [draft.token(word, target) for word in ("device", "up", "addresses")]
+    needs += _drops(draft, device) if not replace else [draft.token("port", f"{target}/{device}")]
+    draft.changes.append(
+        Change(
+            draft.namespace, resource.kind, resource.name, "update", "routes",
+            written(route) if replace else None, words, "none", (),
+            f"carried over from {device}, which would lose it with its address",
+            (draft.token(*token_of(key_of(route)).split(":", 1)),), tuple(needs), (target,),
+        )
+    )  # fmt: skip
+
+
+def _check_places(draft: Draft) -> None:
+    """A route's place (destination, table, metric) that another device holds is a conflict."""
+    for change in draft.of("routes"):
+        if change.before is not None:
+            continue
+        key, device = _key(change), change.touches[0]
+        for route in draft.observation.routes:
+            if key_of(route) != key or route["dev"] in (device, None) or _frees(draft, route):
+                continue
+            if route.get("type") not in (None, "unicast"):
+                continue
+            draft.problem(
+                change.key,
+                f"the route to {key[1]} with metric {key[3]} in table {key[2]} to be free",
+                f"{route['dev']} has one via {route.get('via') or 'the link'}",
+                f"give this one another metric, or name the routes of {route['dev']}",
+                "routes",
+            )
+
+
+def _frees(draft: Draft, route: dict[str, Any]) -> bool:
+    device = route["dev"]
+    if device in draft.gone():
+        return True
+    removed = any(
+        change.after is None and change.touches[0] == device and _key(change) == key_of(route)
+        for change in draft.of("routes")
+    )
+    return removed or (route["family"] == 4 and _goes(draft, device, route, {}))

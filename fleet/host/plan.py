@@ -1,0 +1,276 @@
+"""Makes the plan of one host: diff of every resource, what follows from it, in order."""
+
+from __future__ import annotations
+
+from fleet.host import conflict, registry
+from fleet.host.change import Change, HostError, Plan, Problem, Resource
+from fleet.host.digest import digest
+from fleet.host.draft import DEVICE_KINDS, Draft
+from fleet.host.graph import Cycle, order
+from fleet.host.ledger import Entry
+from fleet.host.pattern import any_matches
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from fleet.host.observation import Observation
+    from fleet.host.state import State
+    from fleet.host.system import System
+
+#: addrconf.c: one probe of a second after a random delay of at most one (RFC 4862, 5.4).
+DUPLICATE_DETECTION = 3.0
+#: What the kernel does after it has answered: operational states, carriers.
+MOMENT = 2.0
+
+
+def make_plan(state: State, ledger: dict[str, Entry], system: System) -> Plan:
+    """Observe a host and return the plan that makes it what state says; never writes.
+
+    What keeps the plan from being carried out is in its ``problems``.
+    """
+    from fleet.host.observation import Observation
+
+    return plan_from(state, ledger, Observation(system))
+
+
+def plan_from(state: State, ledger: dict[str, Entry], observation: Observation) -> Plan:
+    """Return the plan of a host as observed; pure but for the observation's lazy reading."""
+    _find_management(state, observation)
+    drafts = _drafts(state, ledger, observation)
+    changes: list[Change] = []
+    problems: list[Problem] = []
+    for draft in drafts:
+        _fill(draft, ledger)
+        changes += draft.changes
+        problems += draft.problems
+    rank = {entry.kind: entry.order for entry in registry.KINDS}
+    try:
+        changes = order(changes, rank, _carriers(observation) if changes else ())
+    except Cycle as error:
+        problems.append(
+            Problem(
+                error.changes[0].key,
+                error.changes[0].what,
+                "an order in which the changes can be made",
+                f"each waits for the next: {error}",
+                "make the change in two steps",
+            )
+        )
+    named, failed = tuple(changes), tuple(problems)
+    observations = {draft.namespace: draft.observation for draft in drafts}
+    observations.setdefault("", observation)
+    return Plan(
+        named,
+        digest(state, named, failed, observations),
+        failed,
+        _unmanaged(state, ledger, drafts),
+        _settle(named, drafts),
+    )
+
+
+def _find_management(state: State, observation: Observation) -> None:
+    """Tell the observation which devices have the addresses that operators use."""
+    found = []
+    for address in state.management.addresses:
+        device = next(
+            (
+                name
+                for name, items in observation.addresses.items()
+                if any(item["address"].partition("/")[0] == address for item in items)
+            ),
+            state.management.device,
+        )
+        found.append({"address": address, "dev": device})
+    observation.management = found
+
+
+def _carriers(observation: Observation) -> set[str]:
+    """Return the devices that management runs through: the address's, and what is below it."""
+    devices = {str(item["dev"]) for item in observation.management if item["dev"]}
+    for name, link in observation.links.items():
+        if link["master"] in devices:
+            devices.add(name)
+    return devices
+
+
+def _drafts(
+    state: State, ledger: dict[str, Entry], observation: Observation
+) -> list[Draft]:
+    spaces = {"": Draft("", [], observation)}
+    items: list[Any] = [*state.resources, *ledger.values()]
+    for item in items:
+        if item.namespace not in spaces:
+            other = observation.at(item.namespace)
+            spaces[item.namespace] = Draft(item.namespace, [], other)
+        if isinstance(item, Resource):
+            spaces[item.namespace].resources.append(item)
+    wanted = {resource.key for resource in state.resources}
+    for key, entry in ledger.items():
+        if key not in wanted:
+            spaces[entry.namespace].removals.append(entry)
+    return [spaces[name] for name in sorted(spaces)]
+
+
+def _fill(draft: Draft, ledger: dict[str, Entry]) -> None:
+    observation = draft.observation
+    lost = _find_nics(draft)
+    for resource in draft.resources:
+        if resource.kind in DEVICE_KINDS:
+            device = observation.aliases.get(resource.name, resource.name)
+            draft.by_device[device] = resource
+    conflict.check(draft)
+    if draft.problems and not lost:
+        return
+    for resource in draft.resources:
+        if resource.key not in lost:
+            kind = registry.load(resource.kind)
+            entry = ledger.get(resource.key)
+            draft.trying(lambda k=kind, r=resource, e=entry: k.diff(r, e, observation))  # type: ignore[misc]
+    for entry in draft.removals:
+        kind = registry.load(entry.kind)
+        draft.trying(lambda k=kind, e=entry: k.remove(e, observation))  # type: ignore[misc]
+    if draft.changes:
+        _follow_up(draft)
+
+
+def _find_nics(draft: Draft) -> set[str]:
+    """Learn the kernel's names of NICs; return the keys of those the host lacks."""
+    lost: set[str] = set()
+    aliases: dict[str, str] = {}
+    for resource in draft.resources:
+        if resource.kind != "ethernet":
+            continue
+        kind: Any = registry.load("ethernet")
+        try:
+            device = kind.device(resource, draft.observation)
+        except HostError as error:
+            draft.problems.append(error.problem)
+            lost.add(resource.key)
+            continue
+        for name in (resource.name, (resource.spec or {}).get("set_name")):
+            if name and name != device:
+                aliases[name] = device
+    draft.observation.aliases = aliases
+    return lost
+
+
+def _follow_up(draft: Draft) -> None:
+    """Run the passes that look at all changes together; not imported where there are none."""
+    from fleet.host import impact, moves
+
+    moves.merge_ports(draft)
+    moves.pin_mac(draft)
+    moves.keep_mtu(draft)
+    moved = moves.move_addresses(draft)
+    moves.restore_routes(draft, moved)
+    _check_devices(draft)
+    impact.count_guests(draft)
+
+
+def _check_devices(draft: Draft) -> None:
+    """A change may need a device that the host has or that the plan makes, and nothing else."""
+    made = {token for change in draft.changes for token in change.provides}
+    gone = draft.gone()
+    peers = {peer: name for name, c in gone.items() if c.kind == "veth" for peer in c.touches[1:]}
+    told: set[tuple[str, str]] = set()
+    for change in draft.changes:
+        for token in change.requires:
+            word, _, device = token.rpartition("|")[2].partition(":")
+            if word != "device" or token in made or (change.key, device) in told:
+                continue
+            if device in draft.observation.links and not {device} & {*gone, *peers}:
+                continue
+            told.add((change.key, device))
+            lost = gone.get(device) or gone.get(peers.get(device, ""))
+            draft.problem(
+                change.key,
+                f"the device {device}",
+                f"intent no longer has {lost.key}, which takes it away" if lost else "no such device",
+                f"add {device} to the intent, or take it out of this resource",
+                change.what,
+            )
+
+
+def allowed(plan: Plan, allow: Iterable[str]) -> tuple[Problem, ...]:
+    """Return a problem for each change that cannot be undone and that nobody allowed by name."""
+    from fleet.host import impact
+
+    return impact.allowed(plan.changes, allow)
+
+
+def _unmanaged(state: State, ledger: dict[str, Entry], drafts: list[Draft]) -> tuple[str, ...]:
+    """Return the keys of devices of fleet's kinds, and of rules, that nobody named."""
+    from fleet.host.change import resource_key
+
+    found: list[str] = []
+    for draft in drafts:
+        named = set(draft.by_device) | {entry.name for entry in draft.removals}
+        for name, link in draft.observation.links.items():
+            kind = link["kind"] or "ethernet"
+            if name == "lo" or kind not in DEVICE_KINDS or name in named:
+                continue
+            if not any_matches(name, state.ignore):
+                found.append(resource_key(draft.namespace, kind, name))
+        rules = [resource for resource in draft.resources if resource.kind == "rule"]
+        if rules:
+            kind_of_rules: Any = registry.load("rule")
+            ours = kind_of_rules.managed(rules, draft.observation)
+            for name in kind_of_rules.names(draft.observation):
+                if name not in ours:
+                    found.append(resource_key(draft.namespace, "rule", name))
+    return tuple(sorted(found))
+
+
+def _settle(changes: tuple[Change, ...], drafts: list[Draft]) -> float:
+    """Return the seconds that verification may wait for what settles by itself."""
+    if not changes:
+        return 0.0
+    seconds = 0.0
+    waiting = {c.key for c in changes if c.what == "interfaces" and c.after is not None}
+    for draft in drafts:
+        for resource in draft.resources:
+            settle = getattr(registry.load(resource.kind), "settle", None)
+            if resource.key in waiting and settle is not None:
+                seconds = max(seconds, settle(resource, draft.observation))
+    added = [c.after for c in changes if c.what == "addresses" and c.after is not None]
+    texts = [item if isinstance(item, str) else item["address"] for item in added if item and not isinstance(item, list)]
+    if any(":" in text for text in texts):
+        seconds += DUPLICATE_DETECTION
+    return seconds + MOMENT
+
+
+def committed_entries(
+    state: State, old: dict[str, Entry], plan: Plan, observation: Observation
+) -> dict[str, Entry]:
+    """Return the ledger after a plan was carried out; pure.
+
+    ``observation`` is the one the plan was made from: a resource that fleet adopts is remembered
+    as it was then. What intent no longer names is forgotten.
+    """
+    created = {change.key for change in plan.changes if change.action == "create"}
+    entries: dict[str, Entry] = {}
+    for resource in state.resources:
+        key, known = resource.key, old.get(resource.key)
+        if known is not None:
+            made = known.created or key in created
+            before = None if key in created else known.before
+        else:
+            made = key in created
+            before = None if made else _before(resource, observation)
+        entries[key] = Entry(
+            resource.namespace, resource.kind, resource.name, resource.spec, made, before
+        )
+    return entries
+
+
+def _before(resource: Resource, observation: Observation) -> dict[str, Any] | None:
+    kind: Any = registry.load(resource.kind)
+    here = observation.at(resource.namespace) if resource.namespace else observation
+    original = getattr(kind, "original", None)
+    if original is not None:
+        found: dict[str, Any] | None = original(resource, here)
+        return found
+    found = kind.observe(here, here.aliases.get(resource.name, resource.name))
+    return found

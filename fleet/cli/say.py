@@ -52,3 +52,11 @@ def usage_lines(error: Any) -> list[str]:
         message = f"there is no option {clean(option)}"
         message += f"; did you mean {near[0]}?" if near else ""
     return [f"{command}: {clean(message, 400)}", f"Try '{command} --help'."]
+
+
+def print_json(command: str, hosts: Any, exit_code: int = 0, **more: Any) -> None:
+    """Print the one JSON document of a command; ``docs/guide.md`` documents its keys."""
+    import json
+
+    document = {"format": 1, "command": command, "exit_code": exit_code, **more, "hosts": hosts}
+    print(json.dumps(document, indent=2, default=str))

@@ -1,0 +1,133 @@
+"""``fleet lab``: real test hosts on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fleet.cli import complete
+from fleet.cli.command import app as new_app
+from fleet.cli.command import command
+from fleet.cli.options import Here, JsonOption
+
+app = new_app()
+
+
+@app.callback(help="Real test hosts on this machine: namespaces, each with its own sshd. Needs root.")
+def lab() -> None:
+    """Group the lab's commands."""
+
+
+NameOption = Annotated[
+    str,
+    typer.Option(
+        "--lab",
+        metavar="NAME",
+        envvar="FLEET_LAB",
+        help="Which lab; several can be up side by side.",
+        autocompletion=complete.labs,
+    ),
+]
+HostsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[HOST]...",
+        help="Only these hosts of the inventory.",
+        autocompletion=complete.hosts,
+        show_default=False,
+    ),
+]
+
+
+@command(
+    app,
+    "up",
+    """
+    fleet lab up
+    fleet lab up --lab second hv-r3-1 hv-r3-2
+    fleet plan --lab lab                speak to the lab's hosts
+    """,
+)
+def up(
+    here: Here,
+    hosts: HostsArgument = None,
+    lab: NameOption = "lab",
+    sshd_only: Annotated[
+        bool, typer.Option("--sshd-only", help="Leave out what only guests need; for many hosts.")
+    ] = False,
+) -> None:
+    """Bring up one test host for each host of the inventory, under its name."""
+    from fleet.cli.project import open_lab
+
+    names = open_lab(here.project, lab).up(hosts=hosts or None, sshd_only=sshd_only)
+    number = len(names) if names is not None else len(hosts or ())
+    said = f"{number} hosts are up" if number else "is up"
+    print(f"lab {lab}: {said}. Add --lab {lab} to a command, or: export FLEET_LAB={lab}")
+
+
+@command(
+    app,
+    "down",
+    """
+    fleet lab down
+    fleet lab down --lab second
+    """,
+)
+def down(here: Here, lab: NameOption = "lab") -> None:
+    """Take a lab down and leave no trace of it, also after an up that was killed."""
+    from fleet.cli.project import open_lab
+
+    open_lab(here.project, lab).down()
+    print(f"lab {lab}: down")
+
+
+@command(
+    app,
+    "status",
+    """
+    fleet lab status
+    fleet lab status --lab second --json
+    """,
+)
+def status(here: Here, lab: NameOption = "lab", as_json: JsonOption = False) -> None:
+    """Show a lab's hosts, their addresses and whether they run."""
+    from fleet.cli.project import open_lab
+    from fleet.cli.say import print_json
+    from fleet.report.text import clean, table
+
+    hosts = open_lab(here.project, lab).status()
+    if as_json:
+        print_json("lab status", hosts)
+        return
+    for line in table(
+        [[clean(name), *(clean(value) for value in about.values())] for name, about in hosts.items()]
+    ):
+        print(line)
+    if not hosts:
+        print(f"lab {lab} is not up; fleet lab up --lab {lab} brings it up")
+
+
+@command(
+    app,
+    "exec",
+    """
+    fleet lab exec hv-r3-1 -- ip -br address
+    fleet lab exec hv-r3-1 -- ip link set br-guests mtu 1400
+    """,
+    takes_rest=True,
+)
+def execute(
+    here: Here,
+    host: Annotated[
+        str, typer.Argument(metavar="HOST", help="A host of the lab.", autocompletion=complete.hosts)
+    ],
+    words: Annotated[
+        list[str], typer.Argument(metavar="-- CMD...", help="What to run, after --.")
+    ],
+    lab: NameOption = "lab",
+) -> int:
+    """Run a command inside a lab host, as root, and exit as it exits."""
+    from fleet.cli.project import open_lab
+
+    return int(open_lab(here.project, lab).exec(host, words) or 0)

@@ -23,9 +23,10 @@ def count_guests(draft: Draft) -> None:
         if change.impact == "none" and change.action != DELETE:
             continue
         devices = reach(draft.observation, change)
-        held = [holder for device in devices for holder in draft.observation.holders.get(device, ())]
+        holders = draft.observation.holders
+        held = [holder for device in devices for holder in holders.get(device, ())]
         guests = tuple(sorted({_words(holder) for holder in held if holder.get("guest")}))
-        own = draft.observation.holders.get(change.touches[0], ()) if change.touches else ()
+        own = holders.get(change.touches[0], ()) if change.touches else ()
         final = change.action == DELETE or change.after == "off"
         impact = "drain" if final and (guests or own) else change.impact
         if guests != change.guests or impact != change.impact:

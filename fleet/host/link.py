@@ -5,12 +5,13 @@ from __future__ import annotations
 from fleet.host.spec import ON_HOST, spec
 
 if not ON_HOST:
+    from typing import Literal
+
     from fleet.host.fields import (
         MAC,
         MTU,
         InterfaceAddress,
         IPAddress,
-        Literal,
         Metric,
         Prefix,
         Uint32,
@@ -23,7 +24,7 @@ class Address:
 
     address: InterfaceAddress = ""
     label: str | None = None
-    lifetime: Literal[0, forever] | None = None
+    lifetime: Literal["0", "forever"] | None = None
 
 
 @spec
@@ -37,12 +38,12 @@ class Route:
     on_link: bool | None = None
     type: (
         Literal[
-            unicast, local, broadcast, anycast, multicast,
-            blackhole, unreachable, prohibit, throw,
+            "unicast", "local", "broadcast", "anycast", "multicast",
+            "blackhole", "unreachable", "prohibit", "throw",
         ]
         | None
     ) = None
-    scope: Literal["global", link, host] | None = None
+    scope: Literal["global", "link", "host"] | None = None
     table: Uint32 | None = None
     mtu: MTU | None = None
     congestion_window: Uint32 | None = None
@@ -64,4 +65,4 @@ class Link:
     mtu: MTU | None = None
     macaddress: MAC | None = None
     #: netplan: ``manual`` leaves the link as it is, ``off`` keeps it down; otherwise it is up.
-    activation_mode: Literal[manual, off] | None = None
+    activation_mode: Literal["manual", "off"] | None = None

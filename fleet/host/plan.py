@@ -184,10 +184,11 @@ def _check_devices(draft: Draft) -> None:
                 continue
             told.add((change.key, device))
             lost = gone.get(device) or gone.get(peers.get(device, ""))
+            why = f"intent no longer has {lost.key}, which takes it away" if lost else ""
             draft.problem(
                 change.key,
                 f"the device {device}",
-                f"intent no longer has {lost.key}, which takes it away" if lost else "no such device",
+                why or "no such device",
                 f"add {device} to the intent, or take it out of this resource",
                 change.what,
             )
@@ -234,11 +235,18 @@ def _settle(changes: tuple[Change, ...], drafts: list[Draft]) -> float:
             settle = getattr(registry.load(resource.kind), "settle", None)
             if resource.key in waiting and settle is not None:
                 seconds = max(seconds, settle(resource, draft.observation))
-    added = [c.after for c in changes if c.what == "addresses" and c.after is not None]
-    texts = [item if isinstance(item, str) else item["address"] for item in added if item and not isinstance(item, list)]
-    if any(":" in text for text in texts):
+    if any(_detects(change) for change in changes):
         seconds += DUPLICATE_DETECTION
     return seconds + MOMENT
+
+
+def _detects(change: Change) -> bool:
+    """Say whether a change adds an IPv6 address that the kernel first asks the link about."""
+    if change.what != "addresses" or change.after is None or isinstance(change.after, list):
+        return False
+    if isinstance(change.after, str):
+        return ":" in change.after
+    return ":" in change.after["address"] and not change.after.get("moved")
 
 
 def committed_entries(
@@ -273,4 +281,4 @@ def _before(resource: Resource, observation: Observation) -> dict[str, Any] | No
         found: dict[str, Any] | None = original(resource, here)
         return found
     found = kind.observe(here, here.aliases.get(resource.name, resource.name))
-    return found
+    return dict(found) if found else None

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from fleet.host.system import System
 
 if not ON_HOST:
-    from fleet.host.fields import AddressOrNetwork, Literal, Uint8, Uint32
+    from typing import Literal
+
+    from fleet.host.fields import AddressOrNetwork, Uint8, Uint32
 
 
 @spec
@@ -34,7 +36,7 @@ class Rule:
     priority: Uint32 | None = None
     mark: Uint32 | None = None
     type_of_service: Uint8 | None = None
-    family: Literal[ipv4, ipv6] | None = None
+    family: Literal["ipv4", "ipv6"] | None = None
 
 
 SPEC = Rule
@@ -207,6 +209,7 @@ def apply(system: System, change: Change) -> None:
 
 def _free_priority(system: System, family: int) -> int:
     """fib_default_rule_pref(): one less than the lowest that is not the local table's."""
-    taken = sorted(r.get_attr("FRA_PRIORITY", 0) or 0 for r in system.route.get_rules(family=family))
+    rules = system.route.get_rules(family=family)
+    taken = [rule.get_attr("FRA_PRIORITY", 0) or 0 for rule in rules]
     above = [priority for priority in taken if priority > 0]
-    return max(above[0] - 1, 1) if above else 32765
+    return max(min(above) - 1, 1) if above else 32765

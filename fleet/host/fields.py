@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 __all__ = [
-    "MAC", "MTU", "Address", "AddressOrNetwork", "Bound", "DeviceName", "IPAddress", "InterfaceAddress",
+    "MAC", "MTU", "Address", "AddressOrNetwork", "Block", "Bound", "DeviceName", "IPAddress", "InterfaceAddress",
     "Literal", "Metric", "NamespaceName", "Prefix", "Seconds", "SysctlName", "Text", "Uint8",
     "Uint16", "Uint32", "VlanId",
 ]
@@ -48,6 +48,12 @@ def _text(value: str) -> str:
     for character in value:
         if ord(character) < 32 or 127 <= ord(character) < 160 or ord(character) in (0x2028, 0x2029):
             raise ValueError(f"control character {character!r} is not allowed")
+    return value
+
+
+def _block(value: str) -> str:
+    for line in value.split("\n"):
+        _text(line.replace("\t", " "))
     return value
 
 
@@ -114,6 +120,8 @@ def _sysctl_name(value: str) -> str:
 
 
 Text = Annotated[str, Check(_text)]
+#: Text of several lines.
+Block = Annotated[str, Check(_block)]
 DeviceName = Annotated[str, Check(_device_name)]
 NamespaceName = Annotated[str, Check(_namespace_name)]
 MAC = Annotated[str, Check(_mac)]

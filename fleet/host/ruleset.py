@@ -1,0 +1,180 @@
+"""nft(8) as a library: a table's meaning, its replacement, and what a rule would cut off."""
+
+from __future__ import annotations
+
+import os
+
+from fleet.host import wire
+from fleet.host.change import HostError
+from fleet.host.system import CommandError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+NFT = "/usr/sbin/nft"
+#: What the kernel counts, numbers or ages; none of it is what an operator wrote.
+COUNTED = ("handle", "index", "packets", "bytes", "used", "expires")
+
+
+def require(system: System, resource: str) -> None:
+    """Raise HostError where the host has no nft."""
+    if not os.access(system.root + NFT, os.X_OK):
+        raise HostError(resource, NFT, "no such program", "install the package nftables")
+
+
+def tables(system: System) -> list[str]:
+    """Return every table as ``family/name``; none where the host has no nft."""
+    if not os.access(system.root + NFT, os.X_OK):
+        return []
+    listed = wire.loads(system.run([NFT, "-j", "list", "tables"]).out or '{"nftables":[]}')
+    found = (item.get("table") for item in listed["nftables"])
+    return [f"{table['family']}/{table['name']}" for table in found if table]
+
+
+def split(name: str) -> tuple[str, str]:
+    """Return the family and the table of ``family/table``."""
+    family, _, table = name.partition("/")
+    return family, table
+
+
+def listing(system: System, name: str) -> str | None:
+    """Return a table as nft lists it, stateful objects as they are now, None where absent."""
+    done = system.run([NFT, "list", "table", *split(name)], check=False)
+    if done.code and "No such file or directory" not in done.err:
+        raise HostError(f"nftables/{name}", "to be listed", done.err.strip()[:300])
+    return None if done.code else done.out
+
+
+def body(text: str) -> str:
+    """Return what stands between a listed table's braces, without the indentation."""
+    lines = text.strip().splitlines()[1:-1]
+    return "\n".join(line[1:] if line.startswith("\t") else line for line in lines) + "\n"
+
+
+def script(name: str, rules: str | None) -> str:
+    """Return the transaction that makes a table what rules say; None deletes it.
+
+    Adding before deleting makes the deletion succeed where there is no such table, and all of it
+    is one netlink batch: packets meet the old rules or the new ones (nft(8), -f).
+    """
+    family, table = split(name)
+    start = f"add table {family} {table}\ndelete table {family} {table}\n"
+    return start if rules is None else f"{start}table {family} {table} {{\n{rules}\n}}\n"
+
+
+def replace(system: System, name: str, rules: str | None) -> None:
+    """Replace or delete a table in one transaction; raises HostError with nft's reason."""
+    require(system, f"nftables/{name}")
+    try:
+        system.run([NFT, "-f", "-"], input=script(name, rules))
+    except CommandError as error:
+        raise HostError(
+            f"nftables/{name}", "rules that the kernel takes", reason(error), "correct the rules"
+        ) from error
+
+
+def reason(error: CommandError) -> str:
+    """Return what nft complained of, without the echo of the script."""
+    text = error.completed.err or str(error)
+    said = [line for line in text.splitlines() if "rror" in line] or text.splitlines()[:1]
+    return "; ".join(said)[:400]
+
+
+def live(system: System, name: str) -> list[Any] | None:
+    """Return what the kernel's table means now, None where there is none."""
+    require(system, f"nftables/{name}")
+    done = system.run([NFT, "-j", "list", "table", *split(name)], check=False)
+    return None if done.code else meaning(wire.loads(done.out))
+
+
+def meaning(document: dict[str, Any]) -> list[Any]:
+    """Return a listing's objects in an order and form that equal rules share; pure.
+
+    Rules keep their order within a chain, everything else is sorted; what the kernel counts is
+    left out, and so are the elements of sets that packets fill.
+    """
+    objects, rules = [], []
+    for item in document["nftables"]:
+        for kind, value in item.items():
+            if kind == "metainfo":
+                continue
+            (rules if kind == "rule" else objects).append([kind, _stripped(value, kind)])
+    objects.sort(key=lambda each: (each[0], str(each[1].get("name", "")), wire.dumps(each[1])))
+    # Stable: within a chain the kernel's order stays.
+    rules.sort(key=lambda each: str(each[1].get("chain", "")))
+    return objects + rules
+
+
+def _stripped(value: Any, kind: str = "") -> Any:
+    if isinstance(value, dict):
+        kept = {key: _stripped(inner) for key, inner in value.items() if key not in COUNTED}
+        if kind in ("set", "map", "meter"):
+            if {"dynamic", "timeout"} & set(value.get("flags", ())):
+                kept.pop("elem", None)
+            elif isinstance(kept.get("elem"), list):
+                kept["elem"].sort(key=wire.dumps)
+        return kept
+    if isinstance(value, list):
+        return [_stripped(inner) for inner in value]
+    return value
+
+
+def devices(rules: str) -> list[str]:
+    """Return the devices that a table's chains or flowtables hook; they must exist to load it."""
+    words = "".join(" " if c in '{},;="' else c for c in rules).split()
+    found = []
+    for position, word in enumerate(words[:-1]):
+        if word in ("device", "devices") and words[position + 1] not in found:
+            found.append(words[position + 1])
+    return found
+
+
+def meaning_of(name: str, rules: str, observation: Observation) -> list[Any]:
+    """Return what a text would mean once loaded, by loading it in a namespace of the moment.
+
+    The kernel is the one authority on what a rule becomes. Raises HostError with nft's reason
+    where the text cannot be loaded, and where it hooks a device the host does not have.
+    """
+    from fleet.host.scratch import Scratch
+
+    require(observation.system, f"nftables/{name}")
+    with Scratch() as system:
+        _stand_in(system, name, rules, observation)
+        try:
+            system.run([NFT, "-f", "-"], input=script(name, rules))
+        except CommandError as error:
+            raise HostError(
+                f"nftables/{name}",
+                "rules that the kernel takes",
+                reason(error),
+                "correct the rules, or load the kernel module they need",
+                "rules",
+            ) from error
+        made = tables(system)
+        if made != [name]:
+            raise HostError(
+                f"nftables/{name}",
+                "rules of this table alone",
+                f"tables {', '.join(made)}",
+                "close no brace that the rules did not open",
+                "rules",
+            )
+        return live(system, name) or []
+
+
+def _stand_in(system: System, name: str, rules: str, observation: Observation) -> None:
+    for device in devices(rules):
+        if device == "lo":
+            continue
+        system.run(["/usr/sbin/ip", "link", "add", "name", device, "type", "bridge"])
+
+
+def objection(name: str, rules: str, observation: Observation) -> str:
+    """Return why a table would cut off management, by rehearsing it; empty if it would not."""
+    from fleet.host.rehearsal import rehearse
+
+    return rehearse(observation, {name: rules})

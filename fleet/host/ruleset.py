@@ -97,7 +97,8 @@ def meaning(document: dict[str, Any]) -> list[Any]:
     Rules keep their order within a chain, everything else is sorted; what the kernel counts is
     left out, and so are the elements of sets that packets fill.
     """
-    objects, rules = [], []
+    objects: list[Any] = []
+    rules: list[Any] = []
     for item in document["nftables"]:
         for kind, value in item.items():
             if kind == "metainfo":

@@ -1,0 +1,212 @@
+"""One reading of a network namespace: each part one dump, and only when it is asked for."""
+
+from __future__ import annotations
+
+import os
+
+from fleet.host import link_attributes, route_attributes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from fleet.host.system import System
+
+    Words = dict[str, Any]
+
+#: include/uapi/linux/neighbour.h
+NUD_PERMANENT, NTF_PROXY = 0x80, 0x08
+AF_BRIDGE = 7
+
+
+class Observation:
+    """What a namespace looked like when each part was first asked for; nothing is read twice.
+
+    ``management`` and ``aliases`` are not read: the plan puts there the addresses that management
+    runs through, as ``{"address", "dev"}``, and the kernel's names of NICs that intent finds by a
+    match, by intent's name.
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.namespace = system.namespace
+        self.management: list[Words] = []
+        self.aliases: dict[str, str] = {}
+        self._parts: dict[str, Any] = {}
+        self._sysctls: dict[str, str | None] = {}
+        self._others: dict[str, Observation] = {system.namespace: self}
+
+    def at(self, namespace: str) -> Observation:
+        """Return the observation of another namespace of this host, always the same one."""
+        found = self._others.get(namespace)
+        if found is None:
+            found = Observation(self.system.at(namespace))
+            found._others = self._others
+            self._others[namespace] = found
+        return found
+
+    @property
+    def links(self) -> dict[str, Words]:
+        """Devices by name; see link_attributes.read_link, with ``driver`` and ``pci_address``."""
+        found: dict[str, Words] | None = self._parts.get("links")
+        if found is None:
+            found = {}
+            for payload in link_attributes.dump_links(self.system.netlink):
+                link = link_attributes.read_link(payload)
+                found[link["name"]] = link
+            self._parts["names"] = link_attributes.name_indexes(found)
+            for link in found.values():
+                link["driver"], link["pci_address"] = _hardware(self.system, link)
+            self._parts["links"] = found
+        return found
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of devices by index."""
+        if "names" not in self._parts:
+            _ = self.links
+        names: dict[int, str] = self._parts["names"]
+        return names
+
+    @property
+    def addresses(self) -> dict[str, list[Words]]:
+        """Addresses by device, in the kernel's order; see route_attributes.read_address."""
+        found: dict[str, list[Words]] | None = self._parts.get("addresses")
+        if found is None:
+            names, found = self.names, {}
+            for _, payload in self.system.netlink.dump(route_attributes.GETADDR, bytes(8)):
+                device, address = route_attributes.read_address(payload, names)
+                found.setdefault(device, []).append(address)
+            route_attributes.mark_kernel_addresses(found)
+            self._parts["addresses"] = found
+        return found
+
+    @property
+    def routes(self) -> list[Words]:
+        """Routes of every table and both families; see route_attributes.read_route."""
+        found: list[Words] | None = self._parts.get("routes")
+        if found is None:
+            names, found = self.names, []
+            for _, payload in self.system.netlink.dump(route_attributes.GETROUTE, bytes(12)):
+                route = route_attributes.read_route(payload, names)
+                if route is not None:
+                    found.append(route)
+            self._parts["routes"] = found
+        return found
+
+    @property
+    def rules(self) -> list[Words]:
+        """Policy rules of both families, in order; see route_attributes.read_rule."""
+        found: list[Words] | None = self._parts.get("rules")
+        if found is None:
+            messages = self.system.netlink.dump(route_attributes.GETRULE, bytes(12))
+            rules = (route_attributes.read_rule(payload) for _, payload in messages)
+            found = self._parts["rules"] = [rule for rule in rules if rule is not None]
+        return found
+
+    @property
+    def neighbours(self) -> list[Words]:
+        """Permanent neighbours and proxies; see route_attributes.read_neighbour."""
+        found: list[Words] | None = self._parts.get("neighbours")
+        if found is None:
+            found = [
+                item
+                for item in self._neighbours(0)
+                if item["family"] in (4, 6)
+                and (item["state"] & NUD_PERMANENT or item["flags"] & NTF_PROXY)
+            ]
+            proxies = self.system.netlink.dump(
+                route_attributes.GETNEIGH,
+                route_attributes.neighbour_header.pack(0, 0, 0, NTF_PROXY, 0),
+            )
+            names = self.names
+            found += [route_attributes.read_neighbour(payload, names) for _, payload in proxies]
+            self._parts["neighbours"] = found
+        return found
+
+    @property
+    def fdb(self) -> list[Words]:
+        """Forwarding entries of bridges and vxlans, learned ones too."""
+        found: list[Words] | None = self._parts.get("fdb")
+        if found is None:
+            found = self._parts["fdb"] = self._neighbours(AF_BRIDGE)
+        return found
+
+    def _neighbours(self, family: int) -> list[Words]:
+        head = route_attributes.neighbour_header.pack(family, 0, 0, 0, 0)
+        names = self.names
+        messages = self.system.netlink.dump(route_attributes.GETNEIGH, head)
+        return [route_attributes.read_neighbour(payload, names) for _, payload in messages]
+
+    @property
+    def holders(self) -> dict[str, list[Words]]:
+        """Who holds each tun, tap and macvtap of this namespace; see guests.holders."""
+        found: dict[str, list[Words]] | None = self._parts.get("holders")
+        if found is None:
+            from fleet.host import guests
+
+            found = self._parts["holders"] = guests.holders(self.system, self.links)
+        return found
+
+    def sysctl(self, name: str) -> str | None:
+        """Return a key's value as /proc shows it; None where this kernel has no such key."""
+        if name not in self._sysctls:
+            self._sysctls[name] = self.system.sysctl(name)
+        return self._sysctls[name]
+
+
+def _hardware(system: System, link: Words) -> tuple[str, str]:
+    """Return the driver and the PCI address of a NIC, empty for a device made of software."""
+    if link["kind"] or link["type"] == link_attributes.LOOPBACK:
+        return "", ""
+    bus, device = link["parent_bus"], link["parent"]
+    try:
+        if device:
+            # Not under /sys/class/net, which shows the namespace it was mounted in.
+            place = f"{system.root}/sys/bus/{bus}/devices/{device}"
+        else:
+            # Linux before 5.14 does not say in the message.
+            place = f"{system.root}/sys/class/net/{link['name']}/device"
+            os.readlink(place)
+        driver = os.readlink(place + "/driver").rpartition("/")[2]
+        if bus == "pci":
+            return driver, device
+        # A virtio NIC is a device on a bus of its own; the PCI function is one above.
+        for part in reversed(os.path.realpath(place).split("/")):
+            if len(part) == 12 and part[4] == part[7] == ":" and part[10] == ".":
+                return driver, part
+        return driver, ""
+    except OSError:
+        return "", ""
+
+
+def management_path(observation: Observation, addresses: Iterable[str]) -> list[str]:
+    """Return the devices that management addresses depend on, sorted.
+
+    They are the device that holds each address, its masters, ports and lower devices, and the
+    devices of the default routes of the address's family.
+    """
+    wanted = {text.partition("/")[0] for text in addresses}
+    todo, families = [], set()
+    for device, items in observation.addresses.items():
+        for item in items:
+            if item["address"].partition("/")[0] in wanted:
+                todo.append(device)
+                families.add(item["family"])
+    for route in observation.routes:
+        if route["to"] == "default" and route["family"] in families:
+            todo += [hop["dev"] for hop in route["nexthops"] or [route] if hop["dev"]]
+    found: set[str] = set()
+    links = observation.links
+    while todo:
+        device = todo.pop()
+        link = links.get(device)
+        if device in found or link is None or link["type"] == link_attributes.LOOPBACK:
+            continue
+        found.add(device)
+        if link["master"]:
+            todo.append(link["master"])
+        if isinstance(link["link"], str):
+            todo.append(link["link"])
+    return sorted(found)

@@ -1,0 +1,172 @@
+"""Converting words into specs: pydantic, and its errors in the operator's terms.
+
+Pydantic is imported here alone, and only when something is converted.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_type_hints
+
+from fleet.errors import IntentError
+from fleet.host.spec import dashed
+from fleet.intent.source import nearest
+from fleet.intent.tree import Mapping, Node, Sequence, path_text
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+Path = tuple[str | int, ...]
+
+
+@functools.cache
+def adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    """Return pydantic's adapter of a spec's class, built when first needed."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
+def convert(cls: type[T], data: object, node: Node, path: Path) -> T:
+    """Return the spec that words (``tree.words``, normalised) make.
+
+    ``node`` is where they came from and ``path`` its place in the data. Raises IntentError, with
+    every further error in ``others``.
+    """
+    from pydantic import ValidationError
+
+    try:
+        record = adapter(cls).validate_python(data)
+    except ValidationError as error:
+        raise joined(
+            [_located(cls, details, node, path) for details in error.errors(include_url=False)]
+        ) from None
+    errors = [
+        IntentError(f"{steps[-1]} is missing", *_place(node, path, steps[:-1]))
+        for steps in _missing(record, ())
+    ]
+    if errors:
+        raise joined(errors)
+    return cast("T", record)
+
+
+def joined(errors: list[IntentError]) -> IntentError:
+    """Return the first of several errors, carrying the others."""
+    flat = [inner for error in errors for inner in (error, *error.others)]
+    for error in flat:
+        error.others = ()
+    flat[0].others = tuple(flat[1:])
+    return flat[0]
+
+
+def _missing(record: Any, path: Path) -> Iterator[Path]:
+    """Yield the paths of texts that a spec requires: those whose default is empty."""
+    if isinstance(record, (tuple, list)):
+        for index, item in enumerate(record):
+            yield from _missing(item, (*path, index))
+    elif isinstance(record, dict):
+        for key, item in record.items():
+            yield from _missing(item, (*path, key))
+    elif hasattr(record, "__spec_fields__"):
+        for name in record.__spec_fields__:
+            value = getattr(record, name)
+            if value == "":
+                yield (*path, dashed(name))
+            elif value is not None:
+                yield from _missing(value, (*path, dashed(name)))
+
+
+def _located(cls: type[Any], details: Any, node: Node, path: Path) -> IntentError:
+    steps: Path = tuple(details["loc"])
+    kind, found = details["type"], details["input"]
+    if steps and steps[-1] == "[key]":
+        steps = steps[:-1]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        names = [dashed(name) for name in _fields_at(cls, steps[:-1])]
+        key = str(steps[-1])
+        inner, where = _find(node, steps)
+        return IntentError(
+            "unknown key", inner.key_place, path_text((*path, *where)), nearest=nearest(key, names),
+            remedy=f"the keys here are {', '.join(names)}" if names else "",
+        )
+    return IntentError(_message(kind, details, found), *_place(node, path, steps))
+
+
+_EXPECTED = {
+    "tuple_type": "a list is expected", "list_type": "a list is expected",
+    "dict_type": "a mapping is expected", "dataclass_type": "a mapping is expected",
+    "string_type": "a text is expected", "int_parsing": "a whole number is expected",
+    "int_type": "a whole number is expected", "float_parsing": "a number is expected",
+    "float_type": "a number is expected", "bool_parsing": "true or false is expected",
+    "bool_type": "true or false is expected",
+}
+
+
+def _message(kind: str, details: Any, found: object) -> str:
+    if kind == "value_error":
+        return str(details["ctx"]["error"])
+    shown = repr(found) if isinstance(found, (str, int, float)) else _named(found)
+    if kind in _EXPECTED:
+        return f"{_EXPECTED[kind]}, not {shown}"
+    context = details.get("ctx", {})
+    if kind == "literal_error":
+        return f"{shown} is not one of {context['expected']}"
+    if kind == "greater_than_equal":
+        return f"{shown} is too small: at least {context['ge']:g}"
+    if kind == "less_than_equal":
+        return f"{shown} is too large: at most {context['le']:g}"
+    return f"{details['msg']}, not {shown}"
+
+
+def _named(value: object) -> str:
+    if value is None:
+        return "nothing"
+    return "a mapping" if isinstance(value, dict) else "a list"
+
+
+def _place(node: Node, path: Path, steps: Path) -> tuple[Any, str]:
+    inner, where = _find(node, steps)
+    return (inner.place if where == steps else inner.key_place), path_text((*path, *where))
+
+
+def _find(node: Node, steps: Path) -> tuple[Node, Path]:
+    """Return the node for a place in normalised words, and the part of the path that exists.
+
+    An address written as ``{address: {label: …}}`` has one level more than its spec.
+    """
+    where: list[str | int] = []
+    for step in steps:
+        inner: Node | None = None
+        if isinstance(node, Mapping):
+            inner = node.entries.get(str(step))
+            if inner is None and len(node.entries) == 1 and where and isinstance(where[-1], int):
+                only = next(iter(node.entries.values()))
+                inner = only.entries.get(str(step), only) if isinstance(only, Mapping) else only
+        elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
+            inner = node.items[step]
+        if inner is None:
+            break
+        node = inner
+        where.append(step)
+    return node, tuple(where)
+
+
+def _fields_at(cls: type[Any], steps: Path) -> tuple[str, ...]:
+    current: Any = cls
+    for step in steps:
+        fields = getattr(current, "__spec_fields__", ())
+        name = next((name for name in fields if dashed(name) == step), None)
+        if name is not None:
+            current = _record_in(get_type_hints(current)[name])
+    return tuple(getattr(current, "__spec_fields__", ()))
+
+
+def _record_in(hint: Any) -> Any:
+    if isinstance(hint, type) and hasattr(hint, "__spec_fields__") and not isinstance(
+        hint, types.GenericAlias
+    ):
+        return hint
+    return next(filter(None, (_record_in(inner) for inner in get_args(hint))), None)

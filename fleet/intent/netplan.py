@@ -1,0 +1,241 @@
+"""Every key of netplan v2, and what fleet does with it: one table.
+
+Run as a program it prints ``docs/netplan-keys.md``. The keys are those of netplan 1.1's parser.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+APPLIED, MANAGER, REFUSED, LATER = "applied", "manager", "refused", "later"
+
+
+class Key(NamedTuple):
+    """What happens to a key; ``inner`` is the table of the keys inside it, None where any may be.
+
+    ``ours`` marks a word that netplan does not have.
+    """
+
+    verdict: str
+    note: str = ""
+    inner: dict[str, Key] | None = None
+    ours: bool = False
+
+
+def _keys(verdict: str, names: str, note: str = "", ours: bool = False) -> dict[str, Key]:
+    return {name: Key(verdict, note, ours=ours) for name in names.split()}
+
+
+_DHCP = _keys(
+    MANAGER,
+    "hostname route-metric send-hostname use-dns use-domains use-hostname use-mtu use-ntp use-routes",
+)
+_ROUTE = _keys(
+    APPLIED,
+    "to via from metric on-link type scope table mtu congestion-window advertised-receive-window "
+    "advertised-mss",
+)
+_POLICY = _keys(APPLIED, "from to table priority mark type-of-service") | _keys(
+    APPLIED, "family", "for a rule that names neither from nor to", ours=True
+)
+
+#: What every device takes.
+COMMON: dict[str, Key] = {
+    "renderer": Key(MANAGER, "networkd alone; the device's own renderer says nothing more"),
+    "addresses": Key(
+        APPLIED, "a text, or a mapping of the address to its label and lifetime",
+        _keys(APPLIED, "label lifetime"),
+    ),
+    "routes": Key(APPLIED, "", _ROUTE),
+    "routing-policy": Key(APPLIED, "each rule becomes a resource of its own", _POLICY),
+    **_keys(APPLIED, "mtu macaddress activation-mode"),
+    **_keys(
+        APPLIED, "hairpin port-mac-learning neigh-suppress",
+        "a flag of the bridge's port that the device is; see bridges, ports",
+    ),
+    **_keys(
+        MANAGER,
+        "accept-ra critical dhcp4 dhcp6 dhcp-identifier ignore-carrier ipv6-address-generation "
+        "ipv6-address-token ipv6-mtu ipv6-privacy link-local optional optional-addresses",
+    ),
+    "dhcp4-overrides": Key(MANAGER, "", _DHCP),
+    "dhcp6-overrides": Key(MANAGER, "", _DHCP),
+    "ra-overrides": Key(MANAGER, "", _keys(MANAGER, "use-dns use-domains table")),
+    "nameservers": Key(MANAGER, "", _keys(MANAGER, "search addresses")),
+    "gateway4": Key(
+        REFUSED, "netplan has deprecated it; write routes: [{to: default, via: ADDRESS}]"
+    ),
+    "gateway6": Key(REFUSED, 'netplan has deprecated it; write routes: [{to: "::/0", via: ADDRESS}]'),
+    "networkmanager": Key(REFUSED, "hosts are managed by networkd or netplan's networkd backend"),
+    "openvswitch": Key(LATER, "Open vSwitch"),
+}
+
+_WAIT_TUNING = "NIC tuning"
+PHYSICAL: dict[str, Key] = {
+    "match": Key(
+        APPLIED, "how the NIC is found",
+        _keys(APPLIED, "name macaddress driver") | _keys(APPLIED, "pci-address", ours=True),
+    ),
+    "set-name": Key(APPLIED),
+    **_keys(MANAGER, "wakeonlan emit-lldp"),
+    **_keys(
+        LATER,
+        "receive-checksum-offload transmit-checksum-offload tcp-segmentation-offload "
+        "tcp6-segmentation-offload generic-segmentation-offload generic-receive-offload "
+        "large-receive-offload",
+        _WAIT_TUNING,
+    ),
+    "wakeonwlan": Key(REFUSED, "hypervisors have no wireless NICs"),
+}
+
+_SECRETS = "802.1X puts credentials into files; let the host's manager have them by hand"
+_AUTH = _keys(
+    REFUSED,
+    "key-management password method identity anonymous-identity ca-certificate client-certificate "
+    "client-key client-key-password phase2-auth",
+)
+
+ETHERNETS: dict[str, Key] = {
+    **COMMON,
+    **PHYSICAL,
+    "auth": Key(REFUSED, _SECRETS, _AUTH),
+    **_keys(
+        LATER,
+        "link virtual-function-count embedded-switch-mode delay-virtual-functions-rebind", "SR-IOV",
+    ),
+    "infiniband-mode": Key(REFUSED, "InfiniBand is no hypervisor's guest network here"),
+}
+
+BRIDGES: dict[str, Key] = {
+    **COMMON,
+    "interfaces": Key(APPLIED),
+    "parameters": Key(
+        APPLIED, "times are seconds",
+        {
+            **_keys(
+                APPLIED,
+                "ageing-time priority port-priority forward-delay hello-time max-age path-cost stp",
+            ),
+            "aging-time": Key(APPLIED, "the same as ageing-time"),
+            **_keys(APPLIED, "multicast-snooping group-fwd-mask", "as ip-link(8)", ours=True),
+        },
+    ),
+    "ports": Key(
+        APPLIED, "a mapping of the port's name to its flags",
+        _keys(
+            APPLIED,
+            "isolated learning flood mcast-flood bcast-flood hairpin guard root-block fastleave "
+            "neigh-suppress locked cost priority",
+            "as bridge(8)",
+            ours=True,
+        ),
+        ours=True,
+    ),
+}
+
+VETHS: dict[str, Key] = {**COMMON, "peer": Key(APPLIED)}
+
+_BOND_PARAMETERS = _keys(
+    LATER,
+    "mode lacp-rate mii-monitor-interval min-links transmit-hash-policy ad-select "
+    "all-members-active all-slaves-active arp-interval arp-ip-targets arp-validate "
+    "arp-all-targets up-delay down-delay fail-over-mac-policy gratuitous-arp gratuitious-arp "
+    "packets-per-member packets-per-slave primary-reselect-policy resend-igmp "
+    "learn-packet-interval primary",
+)
+_TUNNEL = _keys(
+    LATER,
+    "mode local remote ttl key keys mark port peers link ageing aging id limit type-of-service "
+    "flow-label do-not-fragment short-circuit arp-proxy mac-learning notifications checksums "
+    "extensions port-range",
+)
+_MODEM = _keys(
+    REFUSED,
+    "apn auto-config device-id network-id number password pin sim-id sim-operator-id username",
+)
+_OPENVSWITCH = {
+    **_keys(LATER, "external-ids other-config protocols ports"),
+    "ssl": Key(LATER, "", _keys(LATER, "ca-cert certificate private-key")),
+}
+
+#: The keys of ``network:``; for a section of devices ``inner`` is the table of one device.
+NETWORK: dict[str, Key] = {
+    "version": Key(MANAGER, "2"),
+    "renderer": Key(MANAGER, "networkd; NetworkManager and sriov are refused"),
+    "ethernets": Key(APPLIED, "", ETHERNETS),
+    "virtual-ethernets": Key(APPLIED, "", VETHS),
+    "bridges": Key(APPLIED, "", BRIDGES),
+    "bonds": Key(
+        LATER, "bonds", {"interfaces": Key(LATER), "parameters": Key(LATER, "", _BOND_PARAMETERS)}
+    ),
+    "dummy-devices": Key(LATER, "dummy devices", {}),
+    "tunnels": Key(LATER, "tunnels", _TUNNEL),
+    "vlans": Key(LATER, "VLAN interfaces", _keys(LATER, "id link")),
+    "vrfs": Key(LATER, "VRFs", _keys(LATER, "table interfaces routes routing-policy")),
+    "openvswitch": Key(LATER, "Open vSwitch", _OPENVSWITCH),
+    "wifis": Key(
+        REFUSED, "hypervisors have no wireless NICs",
+        _keys(REFUSED, "access-points auth regulatory-domain"),
+    ),
+    "modems": Key(REFUSED, "hypervisors have no modems", _MODEM),
+    "nm-devices": Key(REFUSED, "these are NetworkManager's own"),
+}
+
+RENDERERS = {
+    "networkd": "",
+    "NetworkManager": "fleet configures hosts that systemd-networkd runs; write `networkd`",
+    "sriov": "fleet cannot apply SR-IOV yet",
+}
+
+
+def verdict_text(key: str, entry: Key) -> str:
+    """Return the sentence that refuses a key."""
+    if entry.verdict == LATER:
+        return f"this fleet cannot apply {entry.note or key} yet"
+    return f"{key} is refused: {entry.note}"
+
+
+def _rows(table: dict[str, Key], prefix: str = "") -> list[str]:
+    said = {
+        APPLIED: "applied", MANAGER: "left to the host's manager", REFUSED: "refused",
+        LATER: "refused for now",
+    }
+    rows: list[str] = []
+    for name, key in sorted(table.items()):
+        note = key.note
+        if key.verdict == LATER:
+            note = f"{note or name.replace('-', ' ')}: not yet"
+        word = f"`{prefix}{name}`" + (" (ours)" if key.ours else "")
+        rows.append(f"| {word} | {said[key.verdict]} | {note} |")
+        if key.inner:
+            rows += _rows(key.inner, f"{prefix}{name}.")
+    return rows
+
+
+def document() -> str:
+    """Return the page of the user's guide that holds the table."""
+    top = {name: key._replace(inner=None) for name, key in NETWORK.items()}
+    parts = [("Under `network:`", top), ("Every device", COMMON), ("Physical devices", PHYSICAL)]
+    for name, key in NETWORK.items():
+        own = {
+            inner: entry for inner, entry in (key.inner or {}).items()
+            if COMMON.get(inner) is not entry and PHYSICAL.get(inner) is not entry
+        }
+        if own:
+            parts.append((f"`{name}`", own))
+    lines = [
+        "# netplan's keys",
+        "",
+        "Generated by `python -m fleet.intent.netplan`; the table in the code is the one fleet",
+        "works by. *Applied*: fleet makes the host so, and audits it. *Left to the host's manager*:",
+        "accepted, and written into the manager's file where `fleet: {manager: netplan}` says so.",
+        "*Refused*: an error before any host is contacted. A key that is in no table is an error",
+        "that names the nearest one that is. *Ours* are words that netplan does not have.",
+    ]
+    for title, table in parts:
+        lines += ["", f"## {title}", "", "| key | fleet | |", "| --- | --- | --- |", *_rows(table)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

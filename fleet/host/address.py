@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: include/uapi/linux/if_addr.h
 DEPRECATED = 0x20
 #: RTPROT_STATIC, as systemd-networkd may mark its addresses (IFA_PROTO, Linux 5.18).
-_OURS = (None, 0, 4, "static", "unspec", "")
+_OURS = (None, 0, 4)
 
 
 def foreign(observed: dict[str, Any]) -> bool:

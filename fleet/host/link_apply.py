@@ -329,3 +329,15 @@ def _reorder(system: System, index: int, now: list[str], then: list[str]) -> Non
         for text in late:
             _take(system, device, index, text)
             put_address(system, index, present[text])
+
+
+def make(system: System, change: Change, kernel: str, **attributes: Any) -> None:
+    """Make a device of a kernel kind with its own attributes, and its MAC where one is named."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    if change.after.get("macaddress"):
+        attributes["address"] = change.after["macaddress"]
+    try:
+        system.route.link("add", ifname=change.touches[0], kind=kernel, **attributes)
+    except NetlinkError as error:
+        raise refused(change, error) from error

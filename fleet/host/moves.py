@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fleet.host.route import Key
 
 #: RTPROT_DHCP: a lease's routes go with its address, so they are carried like a person's.
-_DHCP = (16, "dhcp")
+_DHCP = 16
 
 
 def merge_ports(draft: Draft) -> None:
@@ -250,7 +250,7 @@ def _restore(
             "routes",
         )
         return
-    if foreign(route) and route.get("protocol") not in _DHCP:
+    if foreign(route) and route["protocol"] != _DHCP:
         return
     via = route.get("via")
     target = next((t for t, text in targets if via is None or ip.inside(via, text)), None)
@@ -265,19 +265,22 @@ def _key(change: Change) -> Key:
 def _after_drop(
     draft: Draft, device: str, route: dict[str, Any], other: Change, removal: Change | None
 ) -> None:
-    """Order a route's new place after the old one, or let it replace the old one."""
-    if route["family"] == 6 and removal is None and device not in draft.gone():
-        target = other.touches[0]
-        port = draft.token("port", f"{target}/{device}")
-        draft.amend(other, before=written(route), requires=(*other.requires, port))
-        return
-    draft.amend(other, requires=(*other.requires, *_drops(draft, device)))
+    """Let a route's new place replace the old one, as soon as the old one is of no use."""
+    if removal is not None:
+        draft.drop(removal)
+    needs = (*other.requires, *_useless(draft, device, route, other.touches[0]))
+    draft.amend(other, before=written(route), requires=needs)
 
 
-def _drops(draft: Draft, device: str) -> list[str]:
-    """Return the tokens of the changes after which a device's routes are gone."""
+def _useless(draft: Draft, device: str, route: dict[str, Any], target: str) -> list[str]:
+    """Return the tokens after which a route out of a device leads nowhere.
+
+    IPv4's routes go with the last address; IPv6's stay, but the gateway is behind the bridge.
+    """
     if device in draft.gone():
         return [draft.token("absent", device)]
+    if route["family"] == 6:
+        return [draft.token("port", f"{target}/{device}")]
     return [
         draft.token("free", ip.host(item["address"]))
         for item in draft.observation.addresses.get(device, [])
@@ -296,13 +299,12 @@ def _carry(draft: Draft, device: str, route: dict[str, Any], target: str) -> Non
             "routes",
         )
         return
-    replace = route["family"] == 6 and device not in draft.gone()
     needs = [draft.token(word, target) for word in ("device", "up", "addresses")]
-    needs += _drops(draft, device) if not replace else [draft.token("port", f"{target}/{device}")]
+    needs += _useless(draft, device, route, target)
     draft.changes.append(
         Change(
             draft.namespace, resource.kind, resource.name, "update", "routes",
-            written(route) if replace else None, words, "none", (),
+            written(route), words, "none", (),
             f"carried over from {device}, which would lose it with its address",
             (draft.token(*token_of(key_of(route)).split(":", 1)),), tuple(needs), (target,),
         )

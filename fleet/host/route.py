@@ -21,7 +21,8 @@ MAIN = 254
 NOWHERE = ("blackhole", "unreachable", "prohibit", "throw")
 #: rtnetlink(7): what an administrator's own tools write (unspec, boot, static); the rest is the
 #: kernel's, a lease's, router advertisements' or a routing daemon's.
-_OURS = (None, 0, 3, 4, "unspec", "boot", "static")
+_OURS = (0, 3, 4)
+KERNEL = 2
 #: Linux: IP6_RT_PRIO_USER; an IPv4 route without a metric has 0.
 _METRIC = {4: 0, 6: 1024}
 _COMPARED = (
@@ -32,7 +33,7 @@ _COMPARED = (
 
 def foreign(observed: dict[str, Any]) -> bool:
     """Say whether a route is somebody else's to manage."""
-    return observed.get("protocol") not in _OURS
+    return observed["protocol"] not in _OURS
 
 
 def family_of(route: Route) -> int:
@@ -142,7 +143,7 @@ def of_device(routes: list[dict[str, Any]], device: str) -> list[dict[str, Any]]
         for route in routes
         if route["dev"] == device
         and route.get("type") not in NOWHERE
-        and route.get("protocol") not in (2, "kernel")
+        and route["protocol"] != KERNEL
     ]
 
 
@@ -179,7 +180,7 @@ def diff_routes(
     put = [key for key in before if key not in listed(original)]
     for item in own + nowhere:
         key = key_of(item)
-        ours = key in put and item.get("protocol") not in (2, "kernel")
+        ours = key in put and item["protocol"] != KERNEL
         exclusive = wanted is not None and item in own and not foreign(item)
         if key not in names and (ours or exclusive):
             _remove(steps, key, item)

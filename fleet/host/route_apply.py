@@ -18,9 +18,10 @@ TYPES = {
     "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9,
 }  # fmt: skip
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
+#: As networkd: InitialCongestionWindow and InitialAdvertisedReceiveWindow.
 METRICS = {
-    "mtu": "mtu", "congestion-window": "cwnd",
-    "advertised-receive-window": "window", "advertised-mss": "advmss",
+    "mtu": "mtu", "congestion-window": "initcwnd",
+    "advertised-receive-window": "initrwnd", "advertised-mss": "advmss",
 }  # fmt: skip
 ESRCH, ENOENT, EEXIST = 3, 2, 17
 

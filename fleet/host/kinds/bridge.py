@@ -138,8 +138,8 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         steps.add("", None, made, action=CREATE, provides=(device,), requires=(absent,))
     else:
         _diff_parameters(steps, parameters, entry, link)
-    joining = _diff_ports(steps, wanted, entry, observation)
-    _diff_flags(steps, wanted, entry, observation, joining)
+    joining, leaving = _diff_ports(steps, wanted, entry, observation)
+    _diff_flags(steps, wanted, entry, observation, joining, leaving)
     diff_link(steps, wanted, entry, observation)
     _settle_mtu(steps, wanted, link, joining, observation)
     return steps.changes
@@ -193,13 +193,14 @@ def _diff_parameters(
 
 def _diff_ports(
     steps: Steps, wanted: Bridge, entry: Entry | None, observation: Observation
-) -> dict[str, str]:
-    """Add ports that join and leave; return those that join, with the kernel's names."""
+) -> tuple[dict[str, str], list[str]]:
+    """Add ports that join and leave; return both, those that join with intent's names too."""
     bridge = steps.device
     before = list((entry.spec or {}).get("interfaces") or ()) if entry else []
     original = list((entry.before or {}).get("interfaces") or ()) if entry else []
     named = {name: device_of(observation, name) for name in wanted.interfaces or ()}
     joining: dict[str, str] = {}
+    leaving: list[str] = []
     for name, device in named.items():
         link = observation.links.get(device)
         if link is not None and link["master"] == bridge:
@@ -223,6 +224,7 @@ def _diff_ports(
             continue
         if _guest(observation, device):
             continue
+        leaving.append(device)
         steps.add(
             "interfaces",
             device,
@@ -231,7 +233,7 @@ def _diff_ports(
             provides=(f"unport:{device}",),
             touches=(bridge, device),
         )
-    return joining
+    return joining, leaving
 
 
 def _guest(observation: Observation, device: str) -> bool:
@@ -266,6 +268,7 @@ def _diff_flags(
     entry: Entry | None,
     observation: Observation,
     joining: dict[str, str],
+    leaving: list[str],
 ) -> None:
     old = _flags(decode(Bridge, entry.spec)) if entry and entry.spec else {}
     was = ((entry.before or {}).get("ports") or {}) if entry else {}
@@ -280,7 +283,7 @@ def _diff_flags(
                 after = {dashed(key): value for key, value in sorted(named.items())}
                 steps.add(f"ports.{port}", None, after, requires=needs, touches=touches)
             continue
-        if link is None or link["master"] != steps.device:
+        if link is None or link["master"] != steps.device or device in leaving:
             if named:
                 raise HostError(
                     steps.resource.key,

@@ -84,10 +84,20 @@ def _found(observed: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+#: What a spec has no words for; a rule with any of it is somebody else's.
+_OTHER = (
+    "iif", "oif", "invert", "goto", "l3mdev", "suppress_ifgroup", "suppress_prefixlength",
+    "uid_range", "ip_proto", "sport", "dport",
+)  # fmt: skip
+
+
 def _plain(observed: dict[str, Any]) -> bool:
     """Say whether a rule has nothing that a spec cannot express."""
-    return observed.get("action", "lookup") in ("lookup", "table", 1) and not any(
-        observed.get(word) for word in ("iif", "oif", "not", "goto", "l3mdev", "suppress")
+    whole = observed.get("mask") in (None, 0xFFFFFFFF) or not observed.get("mark")
+    return (
+        observed["action"] == "table"
+        and whole
+        and all(observed.get(word) in (None, False, "") for word in _OTHER)
     )
 
 
@@ -104,7 +114,7 @@ def _standing(wanted: Rule, observation: Observation) -> dict[str, Any] | None:
 
 
 def _by_hand(observed: dict[str, Any]) -> bool:
-    return observed.get("protocol") not in (RTPROT_KERNEL, "kernel") and _plain(observed)
+    return observed["protocol"] != RTPROT_KERNEL and _plain(observed)
 
 
 def _words(observed: dict[str, Any]) -> dict[str, Any]:

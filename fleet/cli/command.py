@@ -32,13 +32,11 @@ def app() -> typer.Typer:
     return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
 
-def command(
-    into: typer.Typer, name: str, examples: str, takes_rest: bool = False
-) -> Callable[[Function], Function]:
+def command(into: typer.Typer, name: str, examples: str) -> Callable[[Function], Function]:
     """Register a function as a command; what it returns is the exit code, None is 0.
 
     A parameter whose annotation is one of ``fleet.cli.options.SHARED`` is expanded into that
-    class's options. ``takes_rest`` leaves what follows ``--`` to the function's last argument.
+    class's options.
     """
 
     def register(function: Function) -> Function:
@@ -51,15 +49,12 @@ def command(
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = _expanded(function)  # type: ignore[attr-defined]
-        settings = {"ignore_unknown_options": False, "help_option_names": ["--help", "-h"]}
-        if takes_rest:
-            settings |= {"allow_interspersed_args": False}
         into.command(
             name,
             cls=Command,
             help=inspect.cleandoc(function.__doc__ or ""),
             epilog="Examples:\n\n" + _indented(examples),
-            context_settings=settings,
+            context_settings={"help_option_names": ["--help", "-h"]},
         )(run)
         return function
 

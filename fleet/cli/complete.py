@@ -71,3 +71,20 @@ def _listed(folder: Path) -> list[Path]:
 
 def _starting(names: Any, incomplete: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def kinds(incomplete: str) -> list[str]:
+    """Complete the name of a kind."""
+    from fleet.host.registry import BY_NAME
+
+    return _starting(BY_NAME, incomplete)
+
+
+def transactions(incomplete: str) -> list[str]:
+    """Complete a transaction."""
+    return []
+
+
+def runs(incomplete: str) -> list[str]:
+    """Complete the number of a past run."""
+    return []

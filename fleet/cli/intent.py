@@ -31,7 +31,9 @@ def show(
     here: Here,
     host: Annotated[
         str,
-        typer.Argument(metavar="HOST", help="A host of the inventory.", autocompletion=complete.hosts),
+        typer.Argument(
+            metavar="HOST", help="A host of the inventory.", autocompletion=complete.hosts
+        ),
     ],
     explain: Annotated[
         bool, typer.Option("--explain", help="Say for each value which file and line it is from.")

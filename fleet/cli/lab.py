@@ -14,7 +14,9 @@ from fleet.cli.options import Here, JsonOption
 app = new_app()
 
 
-@app.callback(help="Real test hosts on this machine: namespaces, each with its own sshd. Needs root.")
+@app.callback(
+    help="Real test hosts on this machine: namespaces, each with its own sshd. Needs root."
+)
 def lab() -> None:
     """Group the lab's commands."""
 
@@ -101,7 +103,10 @@ def status(here: Here, lab: NameOption = "lab", as_json: JsonOption = False) -> 
         print_json("lab status", hosts)
         return
     for line in table(
-        [[clean(name), *(clean(value) for value in about.values())] for name, about in hosts.items()]
+        [
+            [clean(name), *(clean(value) for value in about.values())]
+            for name, about in hosts.items()
+        ]
     ):
         print(line)
     if not hosts:
@@ -115,16 +120,14 @@ def status(here: Here, lab: NameOption = "lab", as_json: JsonOption = False) -> 
     fleet lab exec hv-r3-1 -- ip -br address
     fleet lab exec hv-r3-1 -- ip link set br-guests mtu 1400
     """,
-    takes_rest=True,
 )
 def execute(
     here: Here,
     host: Annotated[
-        str, typer.Argument(metavar="HOST", help="A host of the lab.", autocompletion=complete.hosts)
+        str,
+        typer.Argument(metavar="HOST", help="A host of the lab.", autocompletion=complete.hosts),
     ],
-    words: Annotated[
-        list[str], typer.Argument(metavar="-- CMD...", help="What to run, after --.")
-    ],
+    words: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run, after --.")],
     lab: NameOption = "lab",
 ) -> int:
     """Run a command inside a lab host, as root, and exit as it exits."""

@@ -72,7 +72,7 @@ ExpressionOption = Annotated[
     typer.Option(
         "--nornir-filter",
         metavar="EXPR",
-        help="Nornir's own filters: 'F(groups__contains=\"rack3\") & ~F(role=\"edge\")'.",
+        help='Nornir\'s own filters: \'F(groups__contains="rack3") & ~F(role="edge")\'.',
         show_default=False,
     ),
 ]

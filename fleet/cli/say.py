@@ -6,36 +6,25 @@ from difflib import get_close_matches
 from typing import Any
 
 from fleet.report.plan import problem_lines
-from fleet.report.text import Paint, clean
+from fleet.report.text import Paint, clean, counted
 
 
 def error_lines(error: Exception) -> list[str]:
-    """Return an error as lines for stderr.
+    """Return an error as lines for stderr; several errors of the intent have a line each."""
+    from fleet.errors import IntentError
 
-    Uses what the error has of ``file``, ``line``, ``path``, ``host``, ``problems`` and ``remedy``.
-    """
-    place = _place(error)
-    message = clean(getattr(error, "message", None) or error, 1000)
-    head = message if place and message.startswith(place) else f"{place}{message}"
-    lines = [f"fleet: {head}"]
+    host = clean(getattr(error, "host", "") or "")
+    if isinstance(error, IntentError):
+        found = [clean(line, 1000) for line in str(error).splitlines()]
+    else:
+        found = [clean(error, 1000)]
+    lines = [f"fleet: {counted(len(found), 'error')} in the intent"] if len(found) > 1 else []
+    for number, line in enumerate(found):
+        shown = f"{host}: {line}" if host and not number and host not in line else line
+        lines.append(f"  {shown}" if lines else f"fleet: {shown}")
     for problem in getattr(error, "problems", None) or ():
         lines += [f"  {line}" for line in problem_lines(problem, Paint(False))]
-    remedy = getattr(error, "remedy", "")
-    if remedy and clean(remedy, 400) not in message:
-        lines.append(f"  {clean(remedy, 400)}")
     return lines
-
-
-def _place(error: Exception) -> str:
-    host, file = getattr(error, "host", ""), getattr(error, "file", "")
-    line, path = getattr(error, "line", None), getattr(error, "path", "")
-    parts = [clean(host)] if host else []
-    if file:
-        parts.append(f"{clean(file)}:{line}" if line else clean(file))
-    if path:
-        said = path if isinstance(path, str) else ".".join(map(str, path))
-        parts.append(clean(said))
-    return "".join(f"{part}: " for part in parts)
 
 
 def usage_lines(error: Any) -> list[str]:

@@ -41,7 +41,9 @@ def select(inventory: Inventory, scope: Scope) -> list[str]:
     return chosen
 
 
-def by_group(inventory: Inventory, hosts: Iterable[str], wanted: Sequence[str]) -> dict[str, list[str]]:
+def by_group(
+    inventory: Inventory, hosts: Iterable[str], wanted: Sequence[str]
+) -> dict[str, list[str]]:
     """Return hosts by group: those asked for, else each host's first-listed group."""
     grouped: dict[str, list[str]] = {}
     for name in hosts:

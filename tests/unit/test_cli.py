@@ -15,33 +15,53 @@ from fleet.cli import main
 from fleet.cli.command import guarded
 from fleet.cli.program import COMMANDS, load
 from fleet.errors import FleetError, IntentError, UsageError
+from fleet.intent.tree import Place
 
 #: Each of these costs more than the whole start-up may.
+ROOT = str(Path(__file__).parents[2])
 HEAVY = (
-    "asyncio", "asyncssh", "jinja2", "nornir", "pydantic", "pyroute2", "rich", "sqlalchemy", "yaml",
+    "asyncio",
+    "asyncssh",
+    "jinja2",
+    "nornir",
+    "pydantic",
+    "pyroute2",
+    "rich",
+    "sqlalchemy",
+    "yaml",
 )
 
 
-def fleet(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def fleet(
+    *words: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the program as an operator does."""
     return subprocess.run(
         [sys.executable, "-m", "fleet.cli", *words],
-        capture_output=True, text=True, timeout=30, cwd=cwd,
-        env={**os.environ, "NO_COLOR": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": ROOT, **environment},
     )
 
 
 def loaded(*words: str, **environment: str) -> set[str]:
     """Return the top-level modules that a call of the program imports."""
     seen = fleet_traced(*words, **environment)
-    return {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in seen.splitlines() if "|" in line}
+    return {
+        line.rsplit("|", 1)[-1].strip().split(".")[0] for line in seen.splitlines() if "|" in line
+    }
 
 
 def fleet_traced(*words: str, **environment: str) -> str:
     """Run the program with ``-X importtime`` and return what it says on stderr."""
     return subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "fleet.cli", *words],
-        capture_output=True, text=True, timeout=30, env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": ROOT, **environment},
     ).stderr
 
 
@@ -81,7 +101,9 @@ def test_help_is_quick() -> None:
 
 
 @pytest.mark.parametrize("words", leaves(), ids=" ".join)
-def test_every_command_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_explains_itself(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every command's help has a sentence, and examples that name the command."""
     assert main([*words, "--help"]) == 0
     text = capsys.readouterr().out
@@ -92,7 +114,9 @@ def test_every_command_explains_itself(words: list[str], capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     "words", [w for w in leaves() if w[0] not in ("init", "version")], ids=" ".join
 )
-def test_every_command_takes_a_project(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_takes_a_project(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every command that works in a project can be told which."""
     main([*words, "--help"])
     assert "--project DIR" in capsys.readouterr().out
@@ -121,7 +145,8 @@ def test_missing_argument_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     """A missing argument is named, with where the help is."""
     assert main(["init"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "fleet init: Missing argument 'DIR'.", "Try 'fleet init --help'.",
+        "fleet init: Missing argument 'DIR'.",
+        "Try 'fleet init --help'.",
     ]
 
 
@@ -137,11 +162,14 @@ def test_errors_say_where_and_exit_as_they_are(capsys: pytest.CaptureFixture[str
     """An intent error prints file, line and path, and exits with 2."""
 
     def wrong() -> int:
-        raise IntentError("mtu 10 is too small\x1b[2J", "inventory/hosts.yaml", 12, "network.mtu")
+        raise IntentError(
+            "mtu 10 is too small\x1b[2J", Place("inventory/hosts.yaml", 12, 5), "network.mtu"
+        )
 
     assert guarded(wrong) == 2
     said = capsys.readouterr().err
-    assert said.startswith("fleet: inventory/hosts.yaml:12: network.mtu: mtu 10 is too small")
+    assert said.startswith("fleet: inventory/hosts.yaml:12")
+    assert "network.mtu: mtu 10 is too small" in said
     assert "\x1b" not in said
 
 
@@ -181,7 +209,9 @@ def test_reader_that_goes_away_is_no_traceback() -> None:
     """A reader that closes its end (head, less) ends the program quietly."""
     program = subprocess.Popen(
         [sys.executable, "-m", "fleet.cli", "schema", "--help"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert program.stdout is not None
     program.stdout.close()

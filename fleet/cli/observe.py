@@ -1,0 +1,48 @@
+"""``fleet observe``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fleet.cli import complete
+from fleet.cli.command import app as new_app
+from fleet.cli.command import command
+from fleet.cli.options import JsonOption, OneHost
+
+app = new_app()
+
+
+@command(
+    app,
+    "observe",
+    """
+    fleet observe hv-r3-1
+    fleet observe hv-r3-1 --kind bridge --kind veth --json
+    """,
+)
+def observe(
+    how: OneHost,
+    host: Annotated[
+        str,
+        typer.Argument(
+            metavar="HOST", help="A host of the inventory.", autocompletion=complete.hosts
+        ),
+    ],
+    kind: Annotated[
+        list[str],
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Only this kind of resource. Repeat for more.",
+            autocompletion=complete.kinds,
+            show_default=False,
+        ),
+    ] = (),  # type: ignore[assignment]
+    as_json: JsonOption = False,
+) -> None:
+    """Show a host's network as it is, in the words an intent would use. Changes nothing."""
+    from fleet.cli.reading import show_observation
+
+    show_observation(how, host, kind, as_json)

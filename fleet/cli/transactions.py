@@ -1,0 +1,74 @@
+"""``fleet status``, ``fleet confirm`` and ``fleet revert``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fleet.cli import complete
+from fleet.cli.command import app as new_app
+from fleet.cli.command import command
+from fleet.cli.options import JsonOption, Scope
+
+app = new_app()
+
+TransactionArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TX",
+        help="The transaction, as fleet status shows it.",
+        autocompletion=complete.transactions,
+    ),
+]
+
+
+@command(
+    app,
+    "status",
+    """
+    fleet status                        every host of the inventory
+    fleet status --group rack3 --json
+    """,
+)
+def status(scope: Scope, as_json: JsonOption = False) -> int:
+    """Show which hosts are armed, how long they wait, and what happens if you do nothing.
+
+    Exit code 5 if a host could not put itself back, 3 if something is in flight, 0 if all is calm.
+    """
+    from fleet.cli.settling import show_status
+
+    return show_status(scope, as_json)
+
+
+@command(
+    app,
+    "confirm",
+    """
+    fleet status                        names the transaction
+    fleet confirm 20260314-101500-7f3a
+    """,
+)
+def confirm(scope: Scope, transaction: TransactionArgument) -> int:
+    """Keep a change that waits for its confirmation.
+
+    Each host is dialled anew, so that what is confirmed is a host that can be reached.
+    """
+    from fleet.cli.settling import confirm_transaction
+
+    return confirm_transaction(scope, transaction)
+
+
+@command(
+    app,
+    "revert",
+    """
+    fleet status                        names the transaction
+    fleet revert 20260314-101500-7f3a
+    """,
+)
+def revert(scope: Scope, transaction: TransactionArgument) -> int:
+    """Put hosts back now, before their deadline does it. Exit code 4 when they are back."""
+    from fleet.cli.settling import revert_transaction
+
+    return revert_transaction(scope, transaction)

@@ -1,0 +1,1 @@
+"""What was done: runs, plans, outcomes, phases and confirms, in SQLite or PostgreSQL."""

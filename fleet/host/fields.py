@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 __all__ = [
-    "MAC", "MTU", "Address", "AddressOrNetwork", "Block", "Bound", "DeviceName", "IPAddress", "InterfaceAddress",
+    "MAC", "MTU", "Address", "AddressOrNetwork", "Block", "Bound", "DeviceName", "EthernetAddress", "IPAddress", "InterfaceAddress",
     "Literal", "Metric", "NamespaceName", "Prefix", "Seconds", "SysctlName", "Text", "Uint8",
     "Uint16", "Uint32", "VlanId",
 ]
@@ -88,6 +88,12 @@ def _mac(value: str) -> str:
     return value.lower()
 
 
+def _ethernet_address(value: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", value):
+        raise ValueError(f"{value!r} is not a MAC address such as 52:54:00:12:34:56")
+    return value.lower()
+
+
 def _interface_address(value: str) -> str:
     if "/" not in value:
         raise ValueError(f"{value!r} needs a prefix length, for example {value}/24")
@@ -125,6 +131,8 @@ Block = Annotated[str, Check(_block)]
 DeviceName = Annotated[str, Check(_device_name)]
 NamespaceName = Annotated[str, Check(_namespace_name)]
 MAC = Annotated[str, Check(_mac)]
+#: Any destination of a frame: of one device, of a group, or all zeros for a default entry.
+EthernetAddress = Annotated[str, Check(_ethernet_address)]
 InterfaceAddress = Annotated[str, Check(_interface_address)]
 IPAddress = Annotated[str, Check(_address)]
 Address = IPAddress

@@ -332,12 +332,17 @@ def _reorder(system: System, index: int, now: list[str], then: list[str]) -> Non
 
 
 def make(system: System, change: Change, kernel: str, **attributes: Any) -> None:
-    """Make a device of a kernel kind with its own attributes, and its MAC where one is named."""
+    """Make a device of a kernel kind with its own attributes, its MAC and MTU where named."""
     from pyroute2.netlink.exceptions import NetlinkError
 
-    if change.after.get("macaddress"):
-        attributes["address"] = change.after["macaddress"]
+    attributes.update(named(change))
     try:
         system.route.link("add", ifname=change.touches[0], kind=kernel, **attributes)
     except NetlinkError as error:
         raise refused(change, error) from error
+
+
+def named(change: Change) -> dict[str, Any]:
+    """Return the MAC and the MTU that a creation names, in the kernel's words."""
+    words = {"address": change.after.get("macaddress"), "mtu": change.after.get("mtu")}
+    return {word: value for word, value in words.items() if value}

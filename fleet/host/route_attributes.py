@@ -220,6 +220,11 @@ def read_rule(payload: bytes) -> Words | None:
     return rule
 
 
+def _destination(payload: bytes) -> str:
+    """Return an address by its length: a bridge's entry says nothing of the family of a peer."""
+    return text({4: AF_INET, 16: AF_INET6}.get(len(payload), 0), payload)
+
+
 def read_neighbour(payload: bytes, names: dict[int, str]) -> Words:
     """Return one neighbour or forwarding entry in words."""
     family, index, state, flags, kind = neighbour_header.unpack_from(payload)
@@ -228,7 +233,7 @@ def read_neighbour(payload: bytes, names: dict[int, str]) -> Words:
     return {
         "family": {AF_INET: 4, AF_INET6: 6}.get(family, family),
         "dev": names.get(index, f"#{index}"),
-        "address": text(family, found[1]) if 1 in found else None,
+        "address": _destination(found[1]) if 1 in found else None,
         "mac": mac_of(found.get(2, b"")),
         "state": state,
         "flags": flags,

@@ -1,0 +1,153 @@
+"""Static forwarding entries of a bridge port or a VXLAN (bridge(8), fdb).
+
+A resource is a device's list. Learned entries, and those the kernel makes for a device's own
+address, are nobody's and are left alone.
+"""
+
+from __future__ import annotations
+
+from fleet.host.link_diff import device_of
+from fleet.host.spec import ON_HOST, decode, encode, spec
+from fleet.host.steps import Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+if not ON_HOST:
+    from fleet.host.fields import EthernetAddress, IPAddress, Uint16, VlanId
+
+#: include/uapi/linux/neighbour.h
+NUD_NOARP, NUD_PERMANENT, NUD_REACHABLE = 0x40, 0x80, 0x02
+NTF_SELF, NTF_MASTER, NTF_EXT_LEARNED, NTF_OFFLOADED = 0x02, 0x04, 0x10, 0x20
+
+
+@spec
+class ForwardingEntry:
+    """One entry; ``remote`` is the peer of a VXLAN, without it the device's master forwards."""
+
+    macaddress: EthernetAddress = ""
+    remote: IPAddress | None = None
+    vlan: VlanId | None = None
+    port: Uint16 | None = None
+
+
+@spec
+class Forwarding:
+    """The static entries of one device; entries that intent lacks are removed."""
+
+    entries: tuple[ForwardingEntry, ...] = ()
+
+
+SPEC = Forwarding
+
+def _key(words: dict[str, Any]) -> tuple[str, str | None, int | None]:
+    return (words["macaddress"], words.get("remote"), words.get("vlan"))
+
+
+def _found(observation: Observation, device: str) -> dict[Any, dict[str, Any]]:
+    link = observation.links.get(device)
+    if link is None:
+        return {}
+    found: dict[Any, dict[str, Any]] = {}
+    for item in observation.fdb:
+        if item["dev"] != device or not item["mac"] or item["flags"] & NTF_EXT_LEARNED:
+            continue
+        if not item["state"] & (NUD_NOARP | NUD_PERMANENT):
+            continue
+        words = {"macaddress": item["mac"]}
+        if link["kind"] == "vxlan" and not item["master"]:
+            if item["address"] is None or item["address"] == link["data"].get("group"):
+                continue  # the default entry is the tunnel's remote
+            words["remote"] = item["address"]
+            if item["port"]:
+                words["port"] = item["port"]
+        elif item["master"] is None or not item["state"] & NUD_NOARP:
+            continue  # NUD_PERMANENT is a local entry: the kernel's, for the port's own address
+        if item["vlan"]:
+            words["vlan"] = item["vlan"]
+        found[_key(words)] = words
+    return found
+
+
+def names(observation: Observation) -> list[str]:
+    """Return the devices that have static entries."""
+    devices = sorted({item["dev"] for item in observation.fdb})
+    return [name for name in devices if _found(observation, name)]
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a device's static entries as intent would write them."""
+    found = _found(observation, name)
+    entries = [found[key] for key in sorted(found, key=repr)]
+    return {"entries": entries} if entries else None
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return one change for each entry that is missing, different or too many."""
+    device = device_of(observation, resource.name)
+    listed = encode(decode(Forwarding, resource.spec)).get("entries", ())
+    wanted = {_key(words): words for words in listed}
+    now = _found(observation, device)
+    steps = Steps(resource, device)
+    for key in sorted({*wanted, *now}, key=repr):
+        if now.get(key) != wanted.get(key):
+            _step(steps, now.get(key), wanted.get(key), observation)
+    return steps.changes
+
+
+def _step(
+    steps: Steps,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    observation: Observation,
+) -> None:
+    # The entry lives in the bridge: it can be made once the device is a port, and goes with it.
+    needs = [f"up:{steps.device}"]
+    bridges = [n for n, link in observation.links.items() if link["kind"] == "bridge"]
+    needs += [f"port:{bridge}/{steps.device}" for bridge in bridges]
+    steps.add("entries", before, after, requires=(*needs, f"joined:{steps.device}"))
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the removal of the entries that fleet put."""
+    steps = Steps(entry, device_of(observation, entry.name))
+    now = _found(observation, steps.device)
+    kept = [_key(each) for each in (entry.before or {}).get("entries", ())]
+    for words in encode(decode(Forwarding, entry.spec)).get("entries", ()):
+        if _key(words) in now and _key(words) not in kept:
+            _step(steps, words, None, observation)
+    return steps.changes
+
+
+def apply(system: System, change: Change) -> None:
+    """Set or remove one entry."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    from fleet.host import link_apply
+
+    words = change.before if change.after is None else change.after
+    arguments: dict[str, Any] = {
+        "lladdr": words["macaddress"],
+        "ifindex": link_apply.index_of(system, change.touches[0]),
+        "flags": NTF_SELF if words.get("remote") else NTF_MASTER,
+        # bridge(8): "static" is NUD_NOARP with NUD_REACHABLE, for a vxlan "permanent".
+        "state": NUD_PERMANENT if words.get("remote") else NUD_NOARP | NUD_REACHABLE,
+    }
+    for word, name in (("remote", "dst"), ("vlan", "vlan"), ("port", "port")):
+        if words.get(word) is not None:
+            arguments[name] = words[word]
+    action = "add"
+    if change.after is None:
+        action = "del"
+    elif words.get("remote"):
+        action = "append"
+    try:
+        system.route.fdb(action, **arguments)
+    except NetlinkError as error:
+        raise link_apply.refused(change, error) from error

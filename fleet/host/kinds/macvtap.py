@@ -1,0 +1,58 @@
+"""Macvtap devices: a tap whose frames go straight to a NIC (ip-link(8), type macvtap)."""
+
+from __future__ import annotations
+
+from fleet.host import macvlan
+from fleet.host.link import Link
+from fleet.host.link_diff import delete_device
+from fleet.host.spec import ON_HOST, decode, spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+if not ON_HOST:
+    from typing import Literal
+
+    from fleet.host.fields import DeviceName
+
+
+@spec
+class Macvtap(Link):
+    """One macvtap on a lower device; its character device is ``/dev/tapN``, N its index."""
+
+    link: DeviceName = ""
+    mode: Literal["private", "vepa", "bridge", "passthru"] = "bridge"
+
+
+SPEC = Macvtap
+
+
+def names(observation: Observation) -> list[str]:
+    """Return the names of all macvtaps whose NIC is in this namespace."""
+    return sorted(name for name in observation.links if observe(observation, name) is not None)
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a macvtap as intent would write it."""
+    return macvlan.observe(observation, name, "macvtap")
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return the changes that make a macvtap what its spec says."""
+    return macvlan.diff(resource, entry, observation, decode(Macvtap, resource.spec), "macvtap")
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the deletion of a macvtap that fleet made."""
+    return delete_device(entry, observation)
+
+
+def apply(system: System, change: Change) -> None:
+    """Carry out one change of a macvtap."""
+    macvlan.apply(system, change, "macvtap")

@@ -1,0 +1,123 @@
+"""Permanent neighbours of a device: ARP and NDP entries that never age (ip-neighbour(8)).
+
+A resource is a device's list; entries that the kernel learned are nobody's and are left alone.
+"""
+
+from __future__ import annotations
+
+from fleet.host import ip
+from fleet.host.link_diff import device_of
+from fleet.host.spec import ON_HOST, decode, encode, spec
+from fleet.host.steps import Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+if not ON_HOST:
+    from fleet.host.fields import MAC, IPAddress
+
+#: include/uapi/linux/neighbour.h
+NUD_PERMANENT = 0x80
+
+
+@spec
+class Neighbour:
+    """One entry: the MAC address an IP address is always found at."""
+
+    address: IPAddress = ""
+    macaddress: MAC = ""
+
+
+@spec
+class Neighbours:
+    """The permanent neighbours of one device; entries that intent lacks are removed."""
+
+    entries: tuple[Neighbour, ...] = ()
+
+
+SPEC = Neighbours
+
+
+def _found(observation: Observation, device: str) -> dict[str, str]:
+    return {
+        item["address"]: item["mac"]
+        for item in observation.neighbours
+        if item["dev"] == device and item["state"] & NUD_PERMANENT and item["mac"]
+    }
+
+
+def names(observation: Observation) -> list[str]:
+    """Return the devices that have permanent neighbours."""
+    held = (item["dev"] for item in observation.neighbours if item["state"] & NUD_PERMANENT)
+    return sorted({name for name in held if _found(observation, name)})
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a device's permanent neighbours as intent would write them."""
+    found = _found(observation, name)
+    entries = [{"address": a, "macaddress": mac} for a, mac in sorted(found.items())]
+    return {"entries": entries} if entries else None
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return one change for each entry that is missing, different or too many."""
+    device = device_of(observation, resource.name)
+    wanted = {
+        ip.normal(each.address): each.macaddress
+        for each in decode(Neighbours, resource.spec).entries
+    }
+    now = _found(observation, device)
+    steps = Steps(resource, device)
+    for address in sorted({*wanted, *now}):
+        before, after = now.get(address), wanted.get(address)
+        if before != after:
+            _step(steps, address, before, after)
+    return steps.changes
+
+
+def _step(steps: Steps, address: str, before: str | None, after: str | None) -> None:
+    def words(mac: str | None) -> dict[str, str] | None:
+        return None if mac is None else {"address": address, "macaddress": mac}
+
+    needs = (f"up:{steps.device}", f"mac:{steps.device}", f"port:{steps.device}")
+    steps.add("entries", words(before), words(after), requires=needs)
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the removal of the entries that fleet put."""
+    steps = Steps(entry, device_of(observation, entry.name))
+    now = _found(observation, steps.device)
+    kept = [each["address"] for each in (entry.before or {}).get("entries", ())]
+    for each in encode(decode(Neighbours, entry.spec)).get("entries", ()):
+        address = ip.normal(each["address"])
+        if now.get(address) == each["macaddress"] and address not in kept:
+            _step(steps, address, each["macaddress"], None)
+    return steps.changes
+
+
+def apply(system: System, change: Change) -> None:
+    """Set or remove one entry."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    from fleet.host import link_apply
+
+    words = change.before if change.after is None else change.after
+    arguments: dict[str, Any] = {
+        "dst": words["address"],
+        "ifindex": link_apply.index_of(system, change.touches[0]),
+        "family": 10 if ":" in words["address"] else 2,
+    }
+    if change.after is not None:
+        arguments.update(lladdr=words["macaddress"], state=NUD_PERMANENT)
+    try:
+        system.route.neigh("del" if change.after is None else "replace", **arguments)
+    except NetlinkError as error:
+        raise link_apply.refused(change, error) from error
+
+

@@ -1,0 +1,59 @@
+"""Taps: Ethernet devices whose other end is a process, mostly a guest (ip-tuntap(8))."""
+
+from __future__ import annotations
+
+from fleet.host import tuntap
+from fleet.host.link import Link
+from fleet.host.link_diff import delete_device
+from fleet.host.spec import ON_HOST, decode, spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+if not ON_HOST:
+    from fleet.host.fields import Text
+
+
+@spec
+class Tap(Link):
+    """One persistent tap; ``owner`` and ``group`` are names or numbers of the host."""
+
+    owner: Text | None = None
+    group: Text | None = None
+    multi_queue: bool | None = None
+    #: Frames carry a virtio header, as QEMU wants them for offloads.
+    vnet_hdr: bool | None = None
+
+
+SPEC = Tap
+
+
+def names(observation: Observation) -> list[str]:
+    """Return the names of all persistent taps."""
+    return tuntap.names(observation, "tap")
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a tap as intent would write it."""
+    return tuntap.observe(observation, name, "tap")
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return the changes that make a tap what its spec says."""
+    return tuntap.diff(resource, entry, observation, decode(Tap, resource.spec), "tap")
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the deletion of a tap that fleet made."""
+    return delete_device(entry, observation)
+
+
+def apply(system: System, change: Change) -> None:
+    """Carry out one change of a tap."""
+    tuntap.apply(system, change, "tap")

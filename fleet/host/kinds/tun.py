@@ -1,0 +1,57 @@
+"""Tuns: IP devices whose other end is a process, such as a VPN's (ip-tuntap(8))."""
+
+from __future__ import annotations
+
+from fleet.host import tuntap
+from fleet.host.link import Link
+from fleet.host.link_diff import delete_device
+from fleet.host.spec import ON_HOST, decode, spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+if not ON_HOST:
+    from fleet.host.fields import Text
+
+
+@spec
+class Tun(Link):
+    """One persistent tun; ``owner`` and ``group`` are names or numbers of the host."""
+
+    owner: Text | None = None
+    group: Text | None = None
+    multi_queue: bool | None = None
+
+
+SPEC = Tun
+
+
+def names(observation: Observation) -> list[str]:
+    """Return the names of all persistent tuns."""
+    return tuntap.names(observation, "tun")
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a tun as intent would write it."""
+    return tuntap.observe(observation, name, "tun")
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return the changes that make a tun what its spec says."""
+    return tuntap.diff(resource, entry, observation, decode(Tun, resource.spec), "tun")
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the deletion of a tun that fleet made."""
+    return delete_device(entry, observation)
+
+
+def apply(system: System, change: Change) -> None:
+    """Carry out one change of a tun."""
+    tuntap.apply(system, change, "tun")

@@ -1,0 +1,132 @@
+"""VXLAN tunnels (netplan ``tunnels`` with mode vxlan; ip-link(8) type vxlan, RFC 7348)."""
+
+from __future__ import annotations
+
+from fleet.host.change import CREATE
+from fleet.host.link import Link
+from fleet.host.link_diff import delete_device, device_of, observe_link
+from fleet.host.spec import ON_HOST, dashed, decode, spec
+from fleet.host.virtual import diff_virtual
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+if not ON_HOST:
+    from typing import Annotated, Literal
+
+    from fleet.host.fields import Bound, DeviceName, IPAddress, Uint8, Uint16, Uint32
+
+
+@spec
+class Tunnel(Link):
+    """One VXLAN; ``remote`` is a unicast peer or a multicast group."""
+
+    mode: Literal["vxlan"] = "vxlan"
+    id: Annotated[int, Bound(1, 16777215)] = 1
+    link: DeviceName | None = None
+    local: IPAddress | None = None
+    remote: IPAddress | None = None
+    #: RFC 7348; the kernel's own default is 8472, which is older than the RFC.
+    port: Uint16 = 4789
+    ttl: Uint8 | None = None
+    type_of_service: Uint8 | None = None
+    mac_learning: bool | None = None
+    ageing: Uint32 | None = None
+    limit: Uint32 | None = None
+    arp_proxy: bool | None = None
+
+
+SPEC = Tunnel
+
+#: Our words, the observation's, and pyroute2's.
+WORDS = {
+    "id": ("id", "vxlan_id"),
+    "link": ("link", "vxlan_link"),
+    "local": ("local", "vxlan_local"),
+    "remote": ("group", "vxlan_group"),
+    "port": ("port", "vxlan_port"),
+    "ttl": ("ttl", "vxlan_ttl"),
+    "type_of_service": ("tos", "vxlan_tos"),
+    "mac_learning": ("learning", "vxlan_learning"),
+    "ageing": ("ageing", "vxlan_ageing"),
+    "limit": ("limit", "vxlan_limit"),
+    "arp_proxy": ("proxy", "vxlan_proxy"),
+}
+
+
+def names(observation: Observation) -> list[str]:
+    """Return the names of all VXLANs."""
+    return sorted(n for n, link in observation.links.items() if link["kind"] == "vxlan")
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a VXLAN as intent would write it."""
+    link = observation.links.get(name)
+    if link is None or link["kind"] != "vxlan":
+        return None
+    words = {"mode": "vxlan", **_now(link["data"])}
+    return {**words, **observe_link(observation, name)}
+
+
+def _now(data: dict[str, Any]) -> dict[str, Any]:
+    found = {dashed(word): data.get(seen) for word, (seen, _) in WORDS.items()}
+    return {word: value for word, value in found.items() if value not in (None, "", 0)} | {
+        "mac-learning": bool(data.get("learning")),
+        "arp-proxy": bool(data.get("proxy")),
+    }
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return the changes that make a VXLAN what its spec says.
+
+    vxlan_changelink() takes new attributes, but not a new id, port or limit; a changed one of those
+    makes the device again. So does a changed peer, whose default FDB entry stays behind otherwise.
+    """
+    wanted = decode(Tunnel, resource.spec)
+    fixed = {dashed(w): getattr(wanted, w) for w in WORDS if getattr(wanted, w) is not None}
+    lower = device_of(observation, wanted.link) if wanted.link else None
+    if lower:
+        fixed["link"] = lower
+    link = observation.links.get(resource.name)
+    now = dict.fromkeys(fixed, 0) | _now(link["data"] if link else {})
+    return diff_virtual(
+        resource,
+        entry,
+        observation,
+        wanted,
+        kernel="vxlan",
+        fixed=fixed,
+        mutable={},
+        now=now,
+        lower=lower,
+    )
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the deletion of a VXLAN that fleet made."""
+    return delete_device(entry, observation)
+
+
+def apply(system: System, change: Change) -> None:
+    """Carry out one change of a VXLAN."""
+    from fleet.host import link_apply
+
+    if change.action != CREATE:
+        link_apply.apply(system, change)
+        return
+    attributes = {WORDS[k.replace("-", "_")][1]: v for k, v in change.after.items() if k in _DASHED}
+    if "vxlan_link" in attributes:
+        attributes["vxlan_link"] = link_apply.index_of(system, attributes["vxlan_link"])
+    for word in ("vxlan_group", "vxlan_local"):
+        if ":" in str(attributes.get(word, "")):
+            attributes[f"{word}6"] = attributes.pop(word)
+    link_apply.make(system, change, "vxlan", **attributes)
+
+
+_DASHED = {dashed(word) for word in WORDS}

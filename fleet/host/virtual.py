@@ -1,0 +1,113 @@
+"""Devices that fleet makes from a few attributes: made, changed in place, or made again; pure.
+
+A kind says which of its attributes the kernel can change on a living device and which only a new
+device can have; the rest is the same for all of them.
+"""
+
+from __future__ import annotations
+
+from fleet.host.change import CREATE, DELETE, HostError
+from fleet.host.link_diff import diff_link
+from fleet.host.steps import Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.link import Link
+    from fleet.host.observation import Observation
+
+
+class Without:
+    """An observation of a host as if one device were gone already."""
+
+    def __init__(self, observation: Observation, device: str) -> None:
+        self._observation = observation
+        self.links = {k: v for k, v in observation.links.items() if k != device}
+        self.addresses = {k: v for k, v in observation.addresses.items() if k != device}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._observation, name)
+
+    @property
+    def routes(self) -> list[dict[str, Any]]:
+        """The routes that do not go with the device."""
+        return [r for r in self._observation.routes if r["dev"] in (None, *self.links)]
+
+
+def diff_virtual(
+    resource: Resource,
+    entry: Entry | None,
+    observation: Observation,
+    wanted: Link,
+    *,
+    kernel: str,
+    fixed: dict[str, Any],
+    mutable: dict[str, Any],
+    now: dict[str, Any],
+    lower: str | None = None,
+) -> list[Change]:
+    """Return the changes that make a device of kernel kind ``kernel`` what its spec says.
+
+    ``fixed`` and ``mutable`` hold the named attributes in intent's words, ``now`` the same words
+    as the host has them; ``lower`` is the device that it stands on. An attribute of ``fixed`` that
+    differs makes the device again: what it carries is interrupted, and who holds it loses it.
+    """
+    name = resource.name
+    link = observation.links.get(name)
+    if link is not None and link["kind"] != kernel:
+        raise HostError(
+            resource.key,
+            f"a {kernel} device, or no device of this name",
+            f"a device of kind {link['kind'] or 'ethernet'}",
+            f"give {resource.key} another name, or delete the device",
+        )
+    steps = Steps(resource, name)
+    differing = [key for key, value in fixed.items() if link and now.get(key) != value]
+    if differing:
+        _delete_first(steps, differing, now, fixed, observation)
+        observation = Without(observation, name)  # type: ignore[assignment]
+        link = None
+    if link is None:
+        made = {**fixed, **{k: v for k, v in mutable.items() if v is not None}}
+        if wanted.macaddress:
+            made["macaddress"] = wanted.macaddress
+        if wanted.mtu:
+            made["mtu"] = wanted.mtu
+        below = (f"device:{lower}", f"mtu-raised:{lower}") if lower else ()
+        needs = (f"absent:{name}", *below)
+        provides = (f"device:{name}",)
+        steps.add("", None, made, action=CREATE, provides=provides, requires=needs)
+    else:
+        for key, value in mutable.items():
+            if value is not None and now.get(key) != value:
+                steps.add(key, now.get(key), value, impact="blip")
+    # A device that has just been made again is nobody's; the ledger's lists are all to be added.
+    diff_link(steps, wanted, None if differing else entry, observation)
+    return steps.changes
+
+
+def _delete_first(
+    steps: Steps,
+    differing: list[str],
+    now: dict[str, Any],
+    fixed: dict[str, Any],
+    observation: Observation,
+) -> None:
+    name = steps.device
+    words = ", ".join(f"{key} {now.get(key)} → {fixed[key]}" for key in differing)
+    freed = [
+        "free:" + item["address"].partition("/")[0]
+        for item in observation.addresses.get(name, [])
+    ]
+    steps.add(
+        "",
+        {key: now.get(key) for key in fixed},
+        None,
+        action=DELETE,
+        impact="blip",
+        reason=f"made again: only a new device can have {words}",
+        provides=(f"absent:{name}", *freed),
+    )

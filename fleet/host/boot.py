@@ -1,0 +1,49 @@
+"""The committed state once more after a boot: what no network manager keeps."""
+
+from __future__ import annotations
+
+import sys
+
+from fleet.host import files, ledger, persist, registry, wire
+from fleet.host.files import Paths
+from fleet.host.state import decode_state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fleet.host.change import Change
+    from fleet.host.system import System
+
+#: Kinds that must be as they should before the network starts.
+EARLY = ("sysctl",)
+
+
+def apply_committed(system: System, paths: Paths, phase: str) -> int:
+    """Apply the committed state's changes of a phase, ``early`` or ``late``; return the failures.
+
+    Each change is tried for itself: after a boot a host is better off with most of its network
+    than with none. Raises ValueError where the stored state is damaged.
+    """
+    from fleet.host.plan import make_plan
+
+    try:
+        text = files.unseal(files.read(f"{paths.state}/{persist.STATE}"))
+    except FileNotFoundError:
+        return 0
+    data = dict(wire.loads(text))
+    data.pop("manager", None)
+    plan = make_plan(decode_state(data), ledger.load(paths.state), system)
+    failed = 0
+    for change in plan.changes:
+        if (change.kind in EARLY) == (phase == "early") and not _try(system, change):
+            failed += 1
+    return failed
+
+
+def _try(system: System, change: Change) -> bool:
+    where = system.at(change.namespace) if change.namespace else system
+    try:
+        registry.load(change.kind).apply(where, change)
+    except Exception as error:
+        sys.stderr.write(f"fleet: {change.key} {change.what}: {error}\n")
+        return False
+    return True

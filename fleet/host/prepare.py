@@ -1,0 +1,139 @@
+"""PREPARED: everything a commit or a revert will need is on the host before anything is armed."""
+
+from __future__ import annotations
+
+import os
+
+from fleet.host import crash, fence, files, ledger, persist, wire
+from fleet.host.journal import PREPARED, Journal
+from fleet.host.preflight import problem
+from fleet.host.refusal import Refused
+from fleet.host.spec import encode
+from fleet.host.transaction import Transaction, remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Plan
+    from fleet.host.files import Paths
+    from fleet.host.observation import Observation
+    from fleet.host.state import State
+    from fleet.host.system import System
+
+#: Bytes of a journal: for its fixed records, and for the two records of each change.
+_FIXED, _PER_CHANGE = 128 << 10, 2048
+
+LEDGER = f"/var/lib/fleet/{ledger.NAME}"
+COMMITTED_STATE = f"/var/lib/fleet/{persist.STATE}"
+
+
+def prepare(
+    paths: Paths,
+    name: str,
+    system: System,
+    wanted: dict[str, tuple[str | None, int]],
+    snapshot: Any,
+    facts: dict[str, Any],
+) -> tuple[Transaction, list[Any]]:
+    """Allocate the journal, stage the files, store the snapshot; return the undo entries too.
+
+    ``wanted`` are the persistent files as ``persist.stage`` takes them. Raises Refused, and then
+    nothing of the transaction is left.
+    """
+    crash.point("prepare.begin")
+    directory = paths.of(name)
+    try:
+        journal = Journal.create(directory, _FIXED + _PER_CHANGE * int(facts["changes"]))
+    except FileExistsError:
+        raise Refused("refused", f"there has been a transaction {name} on this host") from None
+    except OSError as error:
+        _drop(paths, directory)
+        raise _no_room(error) from error
+    try:
+        crash.point("prepare.journal.allocated")
+        entries = persist.stage(paths, directory, wanted)
+        crash.point("prepare.files.staged")
+        sealed = files.seal(wire.dumps(snapshot))
+        files.create(f"{directory}/snapshot", sealed)
+        remove_tree(paths.live(name))
+        files.make_private(paths.live(name))
+        files.create(f"{paths.live(name)}/snapshot", sealed)
+        files.create(f"{paths.live(name)}/settling", b"")
+        crash.point("prepare.snapshot.written")
+        journal.append(
+            PREPARED, prepared_at=system.boottime(), boot_id=system.boot_id(),
+            helper=fence.identity(os.getpid()), **facts,
+        )
+        return Transaction(paths, name, journal), entries
+    except OSError as error:
+        journal.close()
+        _drop(paths, directory)
+        remove_tree(paths.live(name))
+        raise _no_room(error) from error
+
+
+def _no_room(error: OSError) -> Refused:
+    what = error.filename or "the journal"
+    return Refused(
+        "refused",
+        f"cannot prepare: {what}: {error.strerror}; nothing was changed",
+        [problem(str(what), "to be written before anything changes", str(error.strerror),
+                 "make room, or make it writable, and try again")],
+    )
+
+
+def _drop(paths: Paths, directory: str) -> None:
+    try:
+        persist.drop_staged(paths, persist.load(directory))
+    except (OSError, ValueError):
+        pass  # nothing was staged, or not even its record was written
+    remove_tree(directory)
+
+
+def wanted_files(
+    paths: Paths,
+    state: State,
+    state_text: str,
+    manager: dict[str, Any],
+    plan: Plan,
+    entries: dict[str, ledger.Entry],
+    observation: Observation,
+) -> dict[str, tuple[str | None, int]]:
+    """Return the persistent files of a commit: the manager's, sysctl's, the ledger, the state."""
+    wanted: dict[str, tuple[str | None, int]] = {}
+    for path, text in sorted((manager.get("files") or {}).items()):
+        # netplan(5) warns about files others can read, for they may hold secrets.
+        mode = 0o600 if path.startswith("/etc/netplan/") else 0o644
+        wanted[persist.check_path(path)] = (text, mode)
+    kinds = {each.kind for each in state.resources} | {each.kind for each in entries.values()}
+    if "sysctl" in kinds:
+        wanted[persist.SYSCTL] = (persist.sysctl_text(state.resources), 0o644)
+    from fleet.host.plan import committed_entries
+
+    wanted[LEDGER] = (ledger_text(committed_entries(state, entries, plan, observation)), 0o600)
+    wanted[COMMITTED_STATE] = (files.seal(state_text).decode("ascii"), 0o600)
+    return wanted
+
+
+def ledger_text(entries: dict[str, ledger.Entry]) -> str:
+    """Return the ledger's file as ``ledger.load`` reads it."""
+    listed = [encode(entries[key]) for key in sorted(entries)]
+    document = {
+        "version": ledger.VERSION, "checksum": ledger.checksum(listed), "entries": listed,
+    }
+    return wire.dumps(document) + "\n"
+
+
+def scope_of(plan: Plan) -> dict[str, Any]:
+    """Return what a plan touches, as the snapshot takes it."""
+    devices: dict[str, set[str]] = {}
+    sysctls: dict[str, set[str]] = {}
+    for change in plan.changes:
+        devices.setdefault(change.namespace, set()).update(change.touches)
+        if change.kind == "sysctl":
+            sysctls.setdefault(change.namespace, set()).add(change.name)
+    return {
+        "devices": {namespace: sorted(names) for namespace, names in devices.items()},
+        "sysctls": {namespace: sorted(names) for namespace, names in sysctls.items()},
+    }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fleet.host import ip
+from fleet.host import ip, registry
 from fleet.host.address import listed as addresses_of
-from fleet.host.draft import DEVICE_KINDS
 from fleet.host.link_diff import device_of
 from fleet.host.route import listed as routes_of
 
@@ -19,7 +18,7 @@ IPV6_MTU = 1280
 
 def check(draft: Draft) -> None:
     """Add a problem for each thing that two resources claim."""
-    devices = [r for r in draft.resources if r.kind in DEVICE_KINDS]
+    devices = [r for r in draft.resources if r.kind in registry.DEVICES]
     _names(draft, devices)
     _ports(draft, devices)
     _addresses(draft, devices)

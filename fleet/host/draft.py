@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from fleet.host.ledger import Entry
     from fleet.host.observation import Observation
 
-#: Kinds whose resources are devices; their names share one space.
-DEVICE_KINDS = ("ethernet", "veth", "bridge")
-
 
 class Draft:
     """What the passes over a plan work on; each pass may amend, add or drop changes."""

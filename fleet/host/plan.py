@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleet.host import conflict, registry
 from fleet.host.change import Change, HostError, Plan, Problem, Resource
 from fleet.host.digest import digest
-from fleet.host.draft import DEVICE_KINDS, Draft
+from fleet.host.draft import Draft
 from fleet.host.graph import Cycle, order
 from fleet.host.ledger import Entry
 from fleet.host.pattern import any_matches
@@ -117,7 +117,7 @@ def _fill(draft: Draft, ledger: dict[str, Entry]) -> None:
     observation = draft.observation
     lost = _find_nics(draft)
     for resource in draft.resources:
-        if resource.kind in DEVICE_KINDS:
+        if resource.kind in registry.DEVICES:
             device = observation.aliases.get(resource.name, resource.name)
             draft.by_device[device] = resource
     conflict.check(draft)
@@ -210,7 +210,7 @@ def _unmanaged(state: State, ledger: dict[str, Entry], drafts: list[Draft]) -> t
         named = set(draft.by_device) | {entry.name for entry in draft.removals}
         for name, link in draft.observation.links.items():
             kind = link["kind"] or "ethernet"
-            if name == "lo" or kind not in DEVICE_KINDS or name in named:
+            if name == "lo" or kind not in registry.DEVICES or name in named:
                 continue
             if not any_matches(name, state.ignore):
                 found.append(resource_key(draft.namespace, kind, name))

@@ -13,22 +13,27 @@ if TYPE_CHECKING:
 
 @spec
 class Entry:
-    """Where a kind is written in intent, and how early its creations run among equals."""
+    """Where a kind is written in intent, and how early its creations run among equals.
+
+    ``device`` says that its resources are network devices, whose names share one space.
+    """
 
     kind: str = ""
     section: str = ""
     order: int = 50
+    device: bool = False
 
 
 KINDS = (
     Entry("sysctl", "sysctl", 10),
-    Entry("ethernet", "ethernets", 20),
-    Entry("veth", "virtual-ethernets", 25),
-    Entry("bridge", "bridges", 40),
+    Entry("ethernet", "ethernets", 20, device=True),
+    Entry("veth", "virtual-ethernets", 25, device=True),
+    Entry("bridge", "bridges", 40, device=True),
     Entry("rule", "routing-policy", 80),
 )
 
 BY_NAME = {entry.kind: entry for entry in KINDS}
+DEVICES = tuple(entry.kind for entry in KINDS if entry.device)
 BY_SECTION = {entry.section: entry for entry in KINDS}
 
 

@@ -68,8 +68,10 @@ class Space:
         """Routes as ``to [via] [dev]``, sorted, without the kernel's own."""
         found = []
         for family in ("-4", "-6"):
-            out = sh("ip", family, "-n", self.name, "-j", "-d", "route", "show", *words)
-            for route in json.loads(out or "[]"):
+            # A table that has no route of this family does not exist.
+            argv = ("ip", family, "-n", self.name, "-j", "-d", "route", "show", *words)
+            out = sh(*argv, check=False)
+            for route in json.loads(out if out.strip().endswith("]") else "[]"):
                 if route.get("protocol") not in ("kernel", "ra"):
                     via = f" via {route['gateway']}" if "gateway" in route else ""
                     found.append(f"{route['dst']}{via} dev {route.get('dev')}")

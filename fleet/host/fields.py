@@ -9,13 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
-
-__all__ = [
-    "MAC", "MTU", "Address", "AddressOrNetwork", "Block", "Bound", "DeviceName", "EthernetAddress", "IPAddress", "InterfaceAddress",
-    "Literal", "Metric", "NamespaceName", "Prefix", "Seconds", "SysctlName", "Text", "Uint8",
-    "Uint16", "Uint32", "VlanId",
-]
+from typing import Annotated, Any
 
 
 class Bound:
@@ -62,7 +56,9 @@ def _device_name(value: str) -> str:
     if not value:
         raise ValueError("an interface name cannot be empty")
     if len(value.encode()) > 15:
-        raise ValueError(f"{value!r} is {len(value.encode())} bytes; an interface name has at most 15")
+        raise ValueError(
+            f"{value!r} is {len(value.encode())} bytes; an interface name has at most 15"
+        )
     if value in (".", ".."):
         raise ValueError(f"{value!r} is not an interface name")
     if not re.fullmatch(r"[A-Za-z0-9_.@+=~-]+", value) or value.startswith("-"):
@@ -94,6 +90,24 @@ def _ethernet_address(value: str) -> str:
     return value.lower()
 
 
+def _device_pattern(value: str) -> str:
+    return (
+        _device_name(value.rstrip("*") or "-") + "*" if value.endswith("*") else _device_name(value)
+    )
+
+
+def _address_or_mac(value: str) -> str:
+    if re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", value):
+        return value.lower()
+    return _address(value)
+
+
+def _rate(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,11}( [km]?bytes)?/(second|minute|hour|day|week)", value):
+        raise ValueError(f"{value!r} is not a rate such as 100/second or 10 mbytes/second")
+    return value
+
+
 def _interface_address(value: str) -> str:
     if "/" not in value:
         raise ValueError(f"{value!r} needs a prefix length, for example {value}/24")
@@ -110,8 +124,11 @@ def _address(value: str) -> str:
 def _prefix(value: str) -> str:
     if value == "default":
         return value
-    return str(ipaddress.ip_network(value if "/" in value else f"{value}/", strict=True) if "/" in value
-               else ipaddress.ip_network(value))
+    return str(
+        ipaddress.ip_network(value if "/" in value else f"{value}/", strict=True)
+        if "/" in value
+        else ipaddress.ip_network(value)
+    )
 
 
 def _address_or_network(value: str) -> str:
@@ -133,6 +150,11 @@ NamespaceName = Annotated[str, Check(_namespace_name)]
 MAC = Annotated[str, Check(_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.
 EthernetAddress = Annotated[str, Check(_ethernet_address)]
+#: A device name, or the start of one and ``*``.
+DevicePattern = Annotated[str, Check(_device_pattern)]
+AddressOrMAC = Annotated[str, Check(_address_or_mac)]
+#: As nft(8) writes it: packets, or bytes, a unit of time.
+Rate = Annotated[str, Check(_rate)]
 InterfaceAddress = Annotated[str, Check(_interface_address)]
 IPAddress = Annotated[str, Check(_address)]
 Address = IPAddress

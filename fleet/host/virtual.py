@@ -99,8 +99,7 @@ def _delete_first(
     name = steps.device
     words = ", ".join(f"{key} {now.get(key)} → {fixed[key]}" for key in differing)
     freed = [
-        "free:" + item["address"].partition("/")[0]
-        for item in observation.addresses.get(name, [])
+        "free:" + item["address"].partition("/")[0] for item in observation.addresses.get(name, [])
     ]
     steps.add(
         "",

@@ -46,6 +46,7 @@ class Forwarding:
 
 SPEC = Forwarding
 
+
 def _key(words: dict[str, Any]) -> tuple[str, str | None, int | None]:
     return (words["macaddress"], words.get("remote"), words.get("vlan"))
 

@@ -119,5 +119,3 @@ def apply(system: System, change: Change) -> None:
         system.route.neigh("del" if change.after is None else "replace", **arguments)
     except NetlinkError as error:
         raise link_apply.refused(change, error) from error
-
-

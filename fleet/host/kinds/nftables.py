@@ -7,9 +7,8 @@ transaction of an apply names this table alone.
 from __future__ import annotations
 
 from fleet.host import ruleset
-from fleet.host.change import CREATE, DELETE, UPDATE, HostError
+from fleet.host.change import DELETE
 from fleet.host.spec import ON_HOST, decode, spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 if not ON_HOST:
     from fleet.host.fields import Block
-
-ORDER = ("filter", "nat")
 
 
 @spec
@@ -50,44 +47,12 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return one change where the kernel's table does not mean what intent's text means."""
     wanted = decode(Table, resource.spec)
-    now = ruleset.live(observation.system, resource.name)
-    meant = ruleset.meaning_of(resource.name, wanted.rules, observation)
-    if now == meant:
-        return []
-    steps = Steps(resource)
-    before = None if now is None else ruleset.body(
-        ruleset.listing(observation.system, resource.name) or ""
-    )
-    objection = ruleset.objection(resource.name, wanted.rules, observation)
-    if objection:
-        raise HostError(
-            resource.key,
-            "management connections to keep working",
-            objection,
-            "accept the management path in this table, before what drops it",
-            "rules",
-        )
-    steps.add(
-        "rules",
-        before,
-        wanted.rules,
-        action=CREATE if now is None else UPDATE,
-        impact="none" if now is None else "blip",
-        reason="" if now is None else "counters of this table start again",
-        provides=(f"nftables:{resource.name}",),
-        touches=(f"nftables:{resource.name}",),
-    )
-    return steps.changes
+    return ruleset.diff_table(resource, resource.name, wanted.rules, observation)
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:
     """Return the deletion of a table that fleet made."""
-    if not entry.created or ruleset.live(observation.system, entry.name) is None:
-        return []
-    steps = Steps(entry)
-    text = ruleset.body(ruleset.listing(observation.system, entry.name) or "")
-    steps.add("", text, None, action=DELETE, touches=(f"nftables:{entry.name}",))
-    return steps.changes
+    return ruleset.remove_table(entry, entry.name, observation)
 
 
 def apply(system: System, change: Change) -> None:

@@ -1,0 +1,182 @@
+"""Policies between the guests of a bridge, in plain words; each becomes one nftables table.
+
+The table is ``bridge/fleet-NAME``. What guests send is checked where it enters the bridge
+(prerouting), what passes between guests where it is forwarded; the first rule that fits decides:
+blocked ports, then allowed pairs, then isolation.
+"""
+
+from __future__ import annotations
+
+from fleet.host import ruleset
+from fleet.host.change import DELETE, amended
+from fleet.host.spec import ON_HOST, decode, spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+if not ON_HOST:
+    from typing import Annotated, Literal
+
+    from fleet.host.fields import (
+        MAC,
+        AddressOrMAC,
+        AddressOrNetwork,
+        Bound,
+        DevicePattern,
+        Rate,
+        Uint16,
+    )
+
+
+@spec
+class Block:
+    """Ports that nobody reaches on a guest."""
+
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    ports: tuple[Uint16, ...] = ()
+
+
+@spec
+class Limit:
+    """How much each guest may send: ``100/second`` packets, or ``10 mbytes/second``."""
+
+    packets: Rate | None = None
+    bytes: Rate | None = None
+    #: Packets, or bytes, that may pass at once.
+    burst: Annotated[int, Bound(1, 4294967295)] | None = None
+
+
+@spec
+class Identity:
+    """What a guest's port may send as; DHCP's and IPv6's unspecified sources always pass."""
+
+    macaddress: MAC | None = None
+    addresses: tuple[AddressOrNetwork, ...] | None = None
+
+
+@spec
+class Policy:
+    """What the guests behind some ports may do; ``guests`` are names or patterns such as vnet*."""
+
+    guests: tuple[DevicePattern, ...] = ("vnet*", "tap*")
+    isolate: bool = False
+    #: Pairs of guests, by IP or MAC address, that may talk both ways all the same.
+    allow: tuple[tuple[AddressOrMAC, AddressOrMAC], ...] = ()
+    block: tuple[Block, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    anti_spoofing: dict[DevicePattern, Identity] | None = None
+
+
+SPEC = Policy
+
+
+def table_of(name: str) -> str:
+    """Return the table that a policy becomes."""
+    return f"bridge/fleet-{name}"
+
+
+def rules_of(policy: Policy) -> str:
+    """Return a policy as what stands between its table's braces; pure."""
+    guests = _set(f'"{name}"' for name in policy.guests)
+    sets, entering, forwarding = [], _spoofing(policy), []
+    for number, limit in enumerate(policy.limits):
+        for word, unit in (("packets", " packets"), ("bytes", " bytes")):
+            rate = getattr(limit, word)
+            if rate is None:
+                continue
+            name = f"{word}-{number}"
+            burst = f" burst {limit.burst}{unit}" if limit.burst else ""
+            sets.append(f"set {name} {{\n\ttype ifname\n\tsize 65535\n\tflags dynamic\n}}")
+            entering.append(
+                f"iifname {guests} update @{name} {{ iifname limit rate over {rate}{burst} }} drop"
+            )
+    for block in policy.block:
+        ports = _set(str(port) for port in block.ports)
+        forwarding.append(f"oifname {guests} {block.protocol} dport {ports} drop")
+    for one, other in policy.allow:
+        forwarding += [*_pair(one, other), *_pair(other, one)]
+    if policy.isolate:
+        forwarding.append(f"iifname {guests} oifname {guests} drop")
+    chains = [
+        _chain("prerouting", -300, entering) if entering else "",
+        _chain("forward", 0, forwarding) if forwarding else "",
+    ]
+    return "\n".join(part for part in (*sets, *chains) if part)
+
+
+def _set(words: Any) -> str:
+    return "{ " + ", ".join(words) + " }"
+
+
+def _chain(hook: str, priority: int, rules: list[str]) -> str:
+    head = f"type filter hook {hook} priority {priority}; policy accept;"
+    return "\n".join((f"chain {hook} {{", f"\t{head}", *(f"\t{rule}" for rule in rules), "}"))
+
+
+def _spoofing(policy: Policy) -> list[str]:
+    rules = []
+    for port, identity in (policy.anti_spoofing or {}).items():
+        start = f'iifname "{port}"'
+        if identity.macaddress:
+            rules.append(f"{start} ether saddr != {identity.macaddress} drop")
+        if identity.addresses is None:
+            continue
+        # RFC 2131: a DHCP client sends from 0.0.0.0; RFC 4862: duplicate detection from ::.
+        four = [a for a in identity.addresses if ":" not in a] + ["0.0.0.0"]
+        six = [a for a in identity.addresses if ":" in a] + ["::", "fe80::/10"]
+        rules.append(f"{start} ip saddr != {_set(four)} drop")
+        rules.append(f"{start} arp saddr ip != {_set(four)} drop")
+        rules.append(f"{start} ip6 saddr != {_set(six)} drop")
+    return rules
+
+
+def _pair(one: str, other: str) -> list[str]:
+    if one.count(":") == 5 and len(one) == 17:
+        return [f"ether saddr {one} ether daddr {other} accept"]
+    if ":" in one:
+        # Neighbour discovery goes to multicast groups, so only its answers name the pair.
+        solicit = f"ip6 saddr {one} icmpv6 type nd-neighbor-solicit accept"
+        return [f"ip6 saddr {one} ip6 daddr {other} accept", solicit]
+    return [
+        f"ip saddr {one} ip daddr {other} accept",
+        f"arp saddr ip {one} arp daddr ip {other} accept",
+    ]
+
+
+def names(observation: Observation) -> list[str]:
+    """Return nothing: the tables of policies are nftables tables, and that kind names those."""
+    return []
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return the table a policy became, in nft's words: what was readable is intent's alone."""
+    text = ruleset.listing(observation.system, table_of(name))
+    return None if text is None else {"rules": ruleset.body(text)}
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return one change where the table does not mean what the policy says."""
+    policy = decode(Policy, resource.spec)
+    changes = ruleset.diff_table(resource, table_of(resource.name), rules_of(policy), observation)
+    rejecting = ruleset.rejecting(observation.system, table_of(resource.name))
+    if not (changes and policy.allow and rejecting):
+        return changes
+    words = f"{', '.join(rejecting)} may still reject what the pairs of allow accept"
+    return [amended(c, reason="; ".join(filter(None, (c.reason, words)))) for c in changes]
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the deletion of a policy's table."""
+    return ruleset.remove_table(entry, table_of(entry.name), observation)
+
+
+def apply(system: System, change: Change) -> None:
+    """Replace or delete the policy's table in one transaction."""
+    rules = None if change.action == DELETE else change.after
+    ruleset.replace(system, table_of(change.name), rules)

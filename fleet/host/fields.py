@@ -23,10 +23,10 @@ class Bound:
 
 
 class Check:
-    """A check of a text after its type: the function returns the normal form or raises ValueError."""
+    """A check of a text: the function returns its normal form or raises ValueError."""
 
-    def __init__(self, function: Callable[[str], str], pattern: str | None = None) -> None:
-        self.function, self.pattern = function, pattern
+    def __init__(self, function: Callable[[str], str]) -> None:
+        self.function = function
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         inner = handler(source)
@@ -63,7 +63,7 @@ def _device_name(value: str) -> str:
         raise ValueError(f"{value!r} is not an interface name")
     if not re.fullmatch(r"[A-Za-z0-9_.@+=~-]+", value) or value.startswith("-"):
         raise ValueError(
-            f"{value!r} is not an interface name: letters, digits and _ . @ + = ~ - only, no leading -"
+            f"{value!r} is not an interface name: letters, digits and _ . @ + = ~ -, no leading -"
         )
     return value
 
@@ -122,18 +122,11 @@ def _address(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
-    if value == "default":
-        return value
-    return str(
-        ipaddress.ip_network(value if "/" in value else f"{value}/", strict=True)
-        if "/" in value
-        else ipaddress.ip_network(value)
-    )
+    return value if value == "default" else str(ipaddress.ip_network(value))
 
 
 def _address_or_network(value: str) -> str:
-    network = ipaddress.ip_network(value, strict=True)
-    return str(network)
+    return str(ipaddress.ip_network(value))
 
 
 def _sysctl_name(value: str) -> str:

@@ -113,7 +113,7 @@ def _nodad(address: str) -> list[str]:
 
 
 def _load(observation: Observation, host: System, replaced: dict[str, str]) -> None:
-    """Load the host's rules with the new tables; others' tables that cannot be loaded are left out."""
+    """Load the host's rules and the new tables; what others have and cannot load is left out."""
     wanted = [ruleset.script(name, rules) for name, rules in replaced.items()]
     others = []
     for name in ruleset.tables(observation.system):

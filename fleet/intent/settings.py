@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fleet.host.fields import Bound, Check, DeviceName, IPAddress, Literal, Text
+from typing import Literal
+
+from fleet.host.fields import Bound, Check, DeviceName, IPAddress, Text
 from fleet.host.spec import spec
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
-
-from typing import Literal
+from typing import Annotated, Literal
 
 from fleet.host.fields import Bound, Check, DeviceName, IPAddress, Text
 from fleet.host.spec import spec

@@ -131,7 +131,9 @@ def _arm_locked(
     wanted = wanted_files(
         paths, state, wire.dumps(request["state"]), manager, plan, entries, observation
     )
-    addresses = (request.get("management") or {}).get("addresses") or state.management.addresses
+    # What has to confirm may be fewer than what is declared: the controller leaves out what was
+    # unreachable before. The plan and its digest know the declared ones.
+    addresses = request.get("addresses") or state.management.addresses
     seconds = max(
         shortest_deadline(len(plan.changes), plan.settle),
         min(float(request.get("deadline") or DEFAULT_DEADLINE), LONGEST_DEADLINE),

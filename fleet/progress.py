@@ -11,15 +11,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fleet.report.text import Paint, clean, colourful, counted, duration, listed
+from fleet.rollout import events
 
 if TYPE_CHECKING:
     from rich.live import Live
+
+    from fleet.rollout.events import Event
 
 #: Outcomes that are no reason to look twice.
 WELL = ("committed", "unchanged")
 #: A bar appears for what takes longer than this.
 PATIENCE = 1.0
 BAR = 24
+#: From the first of these on, a host may have its dead-man switch armed.
+ARMED_PHASES = ("arm", "apply", "gates", "confirm", "settle", "revert")
 
 
 @dataclass
@@ -60,10 +65,12 @@ class Board:
         self.waves: list[Wave] = []
         self.lines: dict[str, HostLine] = {}
         self.notes: list[str] = []
+        self.soaking = ""
         self.total = 0
 
     def wave(self, number: int, hosts: Sequence[str], name: str = "", total: int = 0) -> None:
         """Begin a wave of hosts."""
+        self.soaking = ""
         wave = Wave(number, name, [HostLine(host, since=self.clock()) for host in hosts])
         self.waves.append(wave)
         self.lines.update({line.host: line for line in wave.hosts})
@@ -105,7 +112,8 @@ class Board:
             shown += [f"  {host_line(line, name, self.clock(), paint, width)}" for line in rows]
             if len(wave.hosts) > room:
                 shown.append(paint.faint(f"  and {len(wave.hosts) - room} more hosts"))
-        return shown + [paint.changed(clean(note, width)) for note in self.notes]
+        notes = [*self.notes, self.soaking] if self.soaking else self.notes
+        return shown + [paint.changed(clean(note, width)) for note in notes]
 
 
 def _interest(line: HostLine) -> int:
@@ -212,6 +220,44 @@ class Progress:
         """Show a remark on the run as a whole: a soak, a gate, a stop."""
         self.board.notes = [*self.board.notes, text][-3:]
         self._say(self.paint.changed(clean(text, 400)))
+
+    def show(self, event: Event) -> None:
+        """Show what the engine says; to be given to it as ``on_event``."""
+        match event:
+            case events.HostPhase():
+                self.phase(event.host, event.phase, event.detail, event.done, event.total)
+            case events.HostEnded():
+                self.end(event.host, event.outcome, event.message)
+            case events.WaveStarted():
+                self.wave(event.number, event.hosts, event.name, event.total)
+            case events.Soaking():
+                self.soak(event.number, event.left)
+            case events.GateFailed():
+                host = f" on {event.host}" if event.host else ""
+                self.note(f"gate {event.gate} failed{host}: {event.message}")
+            case events.GatePassed() if not event.host or self.verbose:
+                self.note(f"gate {event.gate} passed" + (f" on {event.host}" if event.host else ""))
+            case events.Stopping():
+                self.note(f"stopping: {event.reason}; settling what is in flight")
+            case events.Note():
+                self.note(event.text)
+            case _:
+                pass
+
+    def soak(self, number: int, left: float) -> None:
+        """Show that the run waits after a wave."""
+        first = not self.board.soaking
+        self.board.soaking = f"soaking after wave {number}, {duration(left)} left" if left else ""
+        if first and self.board.soaking:
+            self._say(self.paint.changed(self.board.soaking))
+
+    def armed(self) -> list[str]:
+        """Return the hosts that were begun and have no outcome: they may be armed."""
+        return [
+            line.host
+            for line in self.board.lines.values()
+            if not line.outcome and line.phase in ARMED_PHASES
+        ]
 
     def _say(self, text: str) -> None:
         if not self.live:

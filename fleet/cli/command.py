@@ -72,7 +72,8 @@ def _shared(function: Function) -> dict[str, type]:
 
 def _expanded(function: Function) -> inspect.Signature:
     shared = _shared(function)
-    own, added = [], []
+    own: list[inspect.Parameter] = []
+    added: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         if name in shared:
             added += inspect.signature(shared[name], eval_str=True).parameters.values()

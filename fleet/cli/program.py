@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +58,10 @@ Exit codes: 0 done or no drift, 1 failed on some host, 2 usage, inventory or int
 3 drift or changes pending, 4 reverted, 5 a host needs a person."""
 
 
+#: Click's UsageError, which Typer does not export: what every wrong command line raises.
+WrongUse: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 class Program(TyperGroup):
     """The group of all commands, which knows them by name and imports them one at a time."""
 
@@ -70,7 +75,7 @@ class Program(TyperGroup):
             return None
         module, line = COMMANDS[cmd_name]
         if ctx.resilient_parsing and not _named(ctx, cmd_name):
-            return Command(cmd_name, help=line)
+            return Command(cmd_name, help=line, short_help=line)
         return load(module, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -128,6 +133,9 @@ def program() -> Any:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     words = None if arguments is None else list(arguments)
+    if "_FLEET_COMPLETE" in os.environ:
+        # Typer cleans help of rich's markup, which ours has none of, and imports rich: 0.17 s.
+        sys.modules["rich"] = None  # type: ignore[assignment]
     try:
         return program().main(words, prog_name="fleet", standalone_mode=False) or 0
     except typer.Abort:
@@ -135,7 +143,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return _pipe_closed()
-    except typer.BadParameter.__mro__[1] as error:
+    except WrongUse as error:
         from fleet.cli.say import usage_lines
 
         for line in usage_lines(error):
@@ -149,7 +157,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _pipe_closed() -> int:
     # The reader (head, less) went away. What Python would still flush has nowhere to go.
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

@@ -30,9 +30,10 @@ def project_path(named: Path | None) -> Path:
 
 def open_project(named: Path | None) -> Project:
     """Load the project; raises InventoryError with file and line."""
+    path = project_path(named)
     from fleet.intent import load_project
 
-    return load_project(project_path(named))
+    return load_project(path)
 
 
 def open_lab(named: Path | None, lab: str) -> Lab:

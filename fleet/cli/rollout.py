@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fleet.cli import complete
 from fleet.cli.command import app as new_app
 from fleet.cli.command import command
 from fleet.cli.options import JsonOption, Scope
@@ -15,8 +16,8 @@ from fleet.cli.options import JsonOption, Scope
 app = new_app()
 
 
-def _wave(text: str) -> str:
-    if not re.fullmatch(r"[1-9]\d{0,6}|(?:[1-9]\d?|100)%", text):
+def _wave(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"[1-9]\d{0,6}|(?:[1-9]\d?|100)%", text):
         raise typer.BadParameter(f"{text!r} is neither a number of hosts (10) nor a share (25%)")
     return text
 
@@ -29,6 +30,7 @@ def _wave(text: str) -> str:
     fleet rollout --group rack3 --canary 1 --wave 25% --soak 60 --max-failures 1
     fleet rollout --plan rack3.plan --yes         exactly what was reviewed
     fleet rollout --host hv-r3-1 --allow drain    permit what guests must leave for
+    fleet rollout --resume RUN                    go on with a run that was killed
     """,
 )
 def rollout(
@@ -44,27 +46,45 @@ def rollout(
         ),
     ] = None,
     canary: Annotated[
-        int, typer.Option("--canary", metavar="N", min=0, help="Hosts that change first.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--canary",
+            metavar="N",
+            min=0,
+            help="Hosts that change first.",
+            show_default="the intent's, or 1",
+        ),
+    ] = None,
     wave: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--wave",
             metavar="N|P%",
             callback=_wave,
             help="Hosts that change together after that: a number, or a share of all.",
+            show_default="the intent's, or the rest at once",
         ),
-    ] = "25%",
+    ] = None,
     soak: Annotated[
-        float,
-        typer.Option("--soak", metavar="S", min=0, help="Seconds to wait after each wave."),
-    ] = 0,
-    max_failures: Annotated[
-        int,
+        float | None,
         typer.Option(
-            "--max-failures", metavar="N", min=0, help="Failed hosts to bear, over all waves."
+            "--soak",
+            metavar="S",
+            min=0,
+            help="Seconds to wait after each wave.",
+            show_default="the intent's, or 0",
         ),
-    ] = 0,
+    ] = None,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(
+            "--max-failures",
+            metavar="N",
+            min=0,
+            help="Failed hosts to bear, over all waves.",
+            show_default="the intent's, or 0",
+        ),
+    ] = None,
     confirm_timeout: Annotated[
         int | None,
         typer.Option(
@@ -85,6 +105,16 @@ def rollout(
             show_default=False,
         ),
     ] = (),  # type: ignore[assignment]
+    resume: Annotated[
+        str,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with a run that was killed or stopped; hosts it committed are skipped.",
+            autocompletion=complete.runs,
+            show_default=False,
+        ),
+    ] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -106,6 +136,7 @@ def rollout(
         max_failures=max_failures,
         confirm_timeout=confirm_timeout,
         allow=tuple(word for text in allow for word in text.split(",") if word),
+        resume=resume,
         yes=yes,
         as_json=as_json,
     )

@@ -29,7 +29,7 @@ def error_lines(error: Exception) -> list[str]:
 
 def usage_lines(error: Any) -> list[str]:
     """Return a usage error as lines: what is wrong, the nearest right word, where help is."""
-    ctx = getattr(error, "ctx", None)
+    ctx: Any = getattr(error, "ctx", None)
     command = ctx.command_path if ctx else "fleet"
     if type(error).__name__ == "NoArgsIsHelpError":
         return [str(ctx.get_help())]

@@ -58,6 +58,15 @@ def status_text(
     return lines
 
 
+def pending_line(host: str, entry: Mapping[str, Any]) -> str:
+    """Return one line that says what holds a host."""
+    left = _left(entry)
+    seconds = f", {duration(left)} left" if left >= 0 else ""
+    owner = f", {clean(entry['owner'])}" if entry.get("owner") else ""
+    name = clean(entry.get("transaction", "?"), 64)
+    return f"{clean(host)}: held by transaction {name} ({state_name(entry)}{seconds}{owner})"
+
+
 def _left(entry: Mapping[str, Any]) -> float:
     left = entry.get("seconds_left")
     return float(left) if isinstance(left, (int, float)) else -1.0

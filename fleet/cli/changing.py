@@ -1,0 +1,163 @@
+"""What ``fleet rollout`` does: show the plan, ask, change hosts, say how each ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fleet.cli.options import Scope
+from fleet.cli.reading import exit_of, make_plans, print_plans
+from fleet.cli.say import print_json
+from fleet.cli.work import Work, finish, work_of
+from fleet.errors import UsageError
+from fleet.progress import Progress
+from fleet.report.run import run_json, run_line, run_text
+from fleet.report.text import clean, counted, listed, paint_for
+
+if TYPE_CHECKING:
+    from fleet.plan_file import Reviewed
+    from fleet.rollout.options import RolloutOptions
+    from fleet.rollout.outcome import Run
+    from fleet.rollout.result import HostPlan
+
+PENDING = 3
+#: What a shell reports of a program that SIGINT ended: 128 + 2.
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the operator said on the command line; None is not said."""
+
+    canary: int | None = None
+    wave: str | None = None
+    soak: float | None = None
+    max_failures: int | None = None
+    confirm_timeout: float | None = None
+    allow: tuple[str, ...] = ()
+    resume: str = ""
+    yes: bool = False
+    as_json: bool = False
+
+    def options(self, config: Mapping[str, Any]) -> RolloutOptions:
+        """Return the options of the rollout: the inventory's, where nothing was said."""
+        from fleet.rollout.options import RolloutOptions
+
+        return RolloutOptions.of(
+            config,
+            canary=self.canary,
+            wave=self.wave,
+            soak=self.soak,
+            max_failures=self.max_failures,
+            confirm_timeout=self.confirm_timeout,
+            allow=self.allow or None,
+        )
+
+
+def roll_out(scope: Scope, plan_file: Path | None, wishes: Wishes) -> int:
+    """Roll out what the scope selects and return the exit code."""
+    if not wishes.yes and not sys.stdin.isatty():
+        raise UsageError("nobody can be asked here (stdin is no terminal); say --yes to go ahead")
+    reviewed = _read(plan_file)
+    work = _work(scope, reviewed, wishes)
+    plans = finish(make_plans(work)) if reviewed is None else _of(reviewed, work)
+    print_plans(plans, scope.verbose, sys.stderr if wishes.as_json else None)
+    if not any(each.plan and each.plan.changes for each in plans.values()) and not wishes.resume:
+        # Hosts that could not be asked are no reason to begin a run: nothing would change.
+        code = exit_of(plans)
+        if wishes.as_json:
+            print_json("rollout", {}, code, run="", stopped="")
+        return code
+    if not wishes.yes and not _agreed(plans, work):
+        print("nothing was changed", file=sys.stderr)
+        return PENDING
+    with Progress(verbose=scope.verbose) as progress:
+        run = finish(_roll_out(work, wishes, reviewed or plans, progress))
+        armed = progress.armed()
+    return _said(run, armed, wishes.as_json, scope.verbose)
+
+
+def report(run: Run, command: str, as_json: bool, verbose: bool) -> int:
+    """Print how a run ended and return its exit code."""
+    from fleet.rollout.outcome import exit_code
+
+    code = exit_code(run)
+    if as_json:
+        hosts = {row.host: run_json(row) for row in run.rows}
+        print_json(command, hosts, code, run=run.id, stopped=run.stopped, revision=run.revision)
+        return code
+    paint = paint_for()
+    for line in run_text(run.rows, paint, verbose):
+        print(line)
+    print()
+    print(f"run {clean(run.id)}: {run_line(run.rows)}")
+    if run.stopped:
+        print(paint.changed(f"It stopped early: {clean(run.stopped, 400)}"))
+        print(f"To go on: fleet rollout --resume {run.id}   To go back: fleet revert {run.id}")
+    if code == 5:
+        print(paint.removed("A host needs a person: fleet status"))
+    return code
+
+
+async def _roll_out(
+    work: Work, wishes: Wishes, reviewed: Reviewed | Mapping[str, HostPlan], progress: Progress
+) -> Run:
+    options = wishes.options(work.project.config)
+    async with work.engine(progress.show) as engine:
+        return await engine.rollout(work.selection, options, reviewed, wishes.resume)
+
+
+def _read(plan_file: Path | None) -> Reviewed | None:
+    if plan_file is None:
+        return None
+    from fleet.plan_file import read
+
+    return read(plan_file)
+
+
+def _work(scope: Scope, reviewed: Reviewed | None, wishes: Wishes) -> Work:
+    """Return the work: of a plan or a past run, all of its hosts unless fewer were asked for."""
+    if scope.group or scope.host or scope.filter or scope.nornir_filter:
+        return work_of(scope)
+    if reviewed is not None:
+        return work_of(scope, reviewed.hosts)
+    if wishes.resume:
+        from fleet.cli.project import project_path
+        from fleet.record.reader import run as past_run
+
+        return work_of(scope, past_run(project_path(scope.project), wishes.resume).hosts)
+    return work_of(scope)
+
+
+def _of(reviewed: Reviewed, work: Work) -> dict[str, HostPlan]:
+    missing = [host for host in work.hosts if host not in reviewed.hosts]
+    if missing:
+        raise UsageError(f"the plan has no {listed(missing)}; plan again with all hosts it is for")
+    gone = [host for host in work.hosts if host not in work.project.inventory.hosts]
+    if gone:
+        raise UsageError(f"the inventory no longer has {listed(gone)}; plan again")
+    return {host: reviewed.hosts[host] for host in work.hosts}
+
+
+def _agreed(plans: Mapping[str, HostPlan], work: Work) -> bool:
+    number = sum(bool(each.plan and each.plan.changes) for each in plans.values())
+    where = "" if not work.overrides else " of the lab"
+    sys.stderr.write(f"Change {counted(number, 'host')}{where}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _said(run: Run, armed: list[str], as_json: bool, verbose: bool) -> int:
+    code = report(run, "rollout", as_json, verbose)
+    if not armed:
+        return code
+    print(
+        f"fleet: stopped at once; still armed, and putting themselves back at their deadline: "
+        f"{listed(armed, 0)}\n"
+        "  fleet status shows the seconds left; fleet confirm or fleet revert end it sooner",
+        file=sys.stderr,
+    )
+    return INTERRUPTED

@@ -1,0 +1,86 @@
+"""What ``fleet status``, ``fleet confirm`` and ``fleet revert`` do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fleet.cli.options import Scope
+from fleet.cli.say import print_json
+from fleet.cli.work import Work, counting, finish, trouble_json, trouble_lines, work_of
+from fleet.progress import Count, Progress
+from fleet.report.run import exit_code, row_lines
+from fleet.report.text import paint_for
+from fleet.report.transactions import pending, state_name, status_text
+
+if TYPE_CHECKING:
+    from fleet.rollout.outcome import HostOutcome, Run
+    from fleet.rollout.result import HostStatus
+
+
+def show_status(scope: Scope, as_json: bool) -> int:
+    """Print which hosts have a change in flight and return the exit code."""
+    hosts = finish(_status(work_of(scope)))
+    code = _status_code(hosts)
+    if as_json:
+        print_json("status", {host: _status_json(each) for host, each in hosts.items()}, code)
+        return code
+    known = {host: each.transactions for host, each in hosts.items() if not each.trouble}
+    failures = {host: trouble_lines(each.trouble) for host, each in hosts.items() if each.trouble}
+    for line in status_text(known, failures, paint_for()):
+        print(line)
+    return code
+
+
+def confirm_transaction(scope: Scope, transaction: str) -> int:
+    """Confirm a transaction on the hosts that have it and return the exit code."""
+    outcomes = finish(_confirm(work_of(scope), transaction))
+    paint = paint_for()
+    for outcome in outcomes.values():
+        for line in row_lines(outcome.row(), paint):
+            print(line)
+    return exit_code(outcome.outcome for outcome in outcomes.values())
+
+
+def revert_transaction(scope: Scope, transaction: str) -> int:
+    """Put hosts back and return the exit code: 0 when all are back, for that was asked for."""
+    from fleet.cli.changing import report
+
+    with Progress(verbose=scope.verbose) as progress:
+        run = finish(_revert(work_of(scope), transaction, progress))
+    code = report(run, "revert", False, scope.verbose)
+    back = all(
+        outcome.well or (outcome.outcome == "reverted" and outcome.transaction == transaction)
+        for outcome in run.hosts.values()
+    )
+    return 0 if back and run.hosts and not run.stopped else code
+
+
+async def _status(work: Work) -> dict[str, HostStatus]:
+    with Count("status", len(work.hosts)) as count:
+        async with work.engine(counting(count)) as engine:
+            return await engine.status(work.selection)
+
+
+async def _confirm(work: Work, transaction: str) -> dict[str, HostOutcome]:
+    async with work.engine() as engine:
+        return await engine.confirm(transaction, work.selection)
+
+
+async def _revert(work: Work, transaction: str, progress: Progress) -> Run:
+    async with work.engine(progress.show) as engine:
+        return await engine.revert(transaction, work.selection)
+
+
+def _status_code(hosts: dict[str, HostStatus]) -> int:
+    waiting = [entry for each in hosts.values() for entry in pending(each.transactions)]
+    if any(state_name(entry) == "REVERT_FAILED" for entry in waiting):
+        return 5
+    if any(each.trouble for each in hosts.values()):
+        return 1
+    return 3 if waiting else 0
+
+
+def _status_json(each: HostStatus) -> dict[str, object]:
+    if each.trouble is not None:
+        return trouble_json(each.trouble)
+    return {"transactions": [dict(entry) for entry in each.transactions]}

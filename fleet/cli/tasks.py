@@ -1,0 +1,75 @@
+"""What ``fleet run`` does: any Nornir task of the project, on the selected hosts."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fleet.cli.options import Scope
+from fleet.cli.say import print_json
+from fleet.cli.work import Work, counting, finish, work_of
+from fleet.errors import UsageError
+from fleet.progress import Count
+from fleet.report.text import Paint, clean, paint_for
+
+if TYPE_CHECKING:
+    from nornir.core.task import AggregatedResult, MultiResult
+
+
+def run_task(scope: Scope, name: str, words: Sequence[str], as_json: bool) -> int:
+    """Run a task, print each host's result, and return the exit code."""
+    arguments = dict(map(_argument, words))
+    result = finish(_run(work_of(scope), name, arguments))
+    code = 1 if result.failed else 0
+    if as_json:
+        print_json("run", {host: _json(each) for host, each in result.items()}, code, task=name)
+        return code
+    paint = paint_for()
+    for host, each in result.items():
+        for line in _lines(host, each, paint):
+            print(line)
+    return code
+
+
+async def _run(work: Work, name: str, arguments: dict[str, Any]) -> AggregatedResult:
+    with Count(f"run {name}", len(work.hosts)) as count:
+        async with work.engine(counting(count)) as engine:
+            return await engine.run_task(name, work.selection, **arguments)
+
+
+def _argument(word: str) -> tuple[str, Any]:
+    key, equals, text = word.partition("=")
+    if not equals or not key.isidentifier():
+        raise UsageError(f"{word!r} is not KEY=VALUE; a task's arguments follow -- as key=value")
+    if text in ("true", "false"):
+        return key, text == "true"
+    try:
+        number = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return key, text
+    return key, number if isinstance(number, (int, float)) else text
+
+
+def _lines(host: str, results: MultiResult, paint: Paint) -> list[str]:
+    first = results[0]
+    if results.failed:
+        error = next((r.exception for r in results if r.exception is not None), None)
+        said = clean(error if error is not None else first.result, 400)
+        return [f"{paint.strong(clean(host) + ':')} {paint.removed('failed')}: {said}"]
+    changed = paint.changed(" changed") if results.changed else ""
+    text = "" if first.result is None else str(first.result)
+    if len(text) <= 100 and "\n" not in text:
+        return [f"{paint.strong(clean(host) + ':')}{changed} {clean(text)}".rstrip()]
+    lines = [f"  {clean(line, 400)}" for line in text.splitlines()]
+    return [f"{paint.strong(clean(host) + ':')}{changed}", *lines]
+
+
+def _json(results: MultiResult) -> dict[str, Any]:
+    error = next((r.exception for r in results if r.exception is not None), None)
+    return {
+        "failed": results.failed,
+        "changed": results.changed,
+        "result": results[0].result,
+        "error": None if error is None else f"{type(error).__name__}: {error}",
+    }

@@ -126,14 +126,17 @@ def ledger_text(entries: dict[str, ledger.Entry]) -> str:
 
 
 def scope_of(plan: Plan) -> dict[str, Any]:
-    """Return what a plan touches, as the snapshot takes it."""
-    devices: dict[str, set[str]] = {}
-    sysctls: dict[str, set[str]] = {}
+    """Return what a plan touches as ``snapshot.capture`` takes it, other namespaces inside it."""
+    here = _scope()
     for change in plan.changes:
-        devices.setdefault(change.namespace, set()).update(change.touches)
+        inner = here["namespaces"]
+        scope = inner.setdefault(change.namespace, _scope()) if change.namespace else here
+        scope["devices"] = sorted({*scope["devices"], *change.touches})
         if change.kind == "sysctl":
-            sysctls.setdefault(change.namespace, set()).add(change.name)
-    return {
-        "devices": {namespace: sorted(names) for namespace, names in devices.items()},
-        "sysctls": {namespace: sorted(names) for namespace, names in sysctls.items()},
-    }
+            scope["sysctls"] = sorted({*scope["sysctls"], change.name})
+        scope["rules"] = scope["rules"] or change.kind == "rule"
+    return here
+
+
+def _scope() -> dict[str, Any]:
+    return {"devices": [], "sysctls": [], "files": [], "rules": False, "namespaces": {}}

@@ -68,11 +68,13 @@ def diff_addresses(
     """
     have = {item["address"]: item for item in observed}
     before, names = listed(previous), listed(wanted)
+    order = [item["address"] for item in observed]
     for text, address in names.items():
         if text not in have:
             _add(steps, text, address)
-        else:
-            _compare(steps, address, before.get(text), have[text])
+        elif _compare(steps, address, before.get(text), have[text]):
+            # Taken off and added again, it comes last.
+            order.remove(text)
     # A device without the field still loses what fleet put there.
     put = [text for text in before if text not in listed(original)]
     for text, item in have.items():
@@ -80,7 +82,7 @@ def diff_addresses(
         if text not in names and (ours or (wanted is not None and not foreign(item))):
             _remove(steps, item)
     if wanted:
-        _order(steps, list(names), [item["address"] for item in observed])
+        _order(steps, list(names), order)
 
 
 def _add(steps: Steps, text: str, address: Address) -> None:
@@ -102,29 +104,28 @@ def _remove(steps: Steps, item: dict[str, Any]) -> None:
 
 def _compare(
     steps: Steps, wanted: Address, before: Address | None, observed: dict[str, Any]
-) -> None:
-    device = steps.device
-    after = encode(wanted)
-    label = wanted.label or (device if before and before.label else None)
-    off = label is not None and ip.family(wanted.address) == 4 and label != observed["label"]
-    lifetime = wanted.lifetime or ("forever" if before and before.lifetime else None)
+) -> bool:
+    """Add the change of an address that is there; say whether it has to be taken off for it."""
+    label = wanted.label or (steps.device if before and before.label else None)
+    if ip.family(wanted.address) == 6 or label == observed["label"]:
+        label = None
     old = bool(observed["flags"] & DEPRECATED)
-    off = off or (lifetime == "0" and not old) or (lifetime == "forever" and old)
-    reason = ""
+    lifetime = wanted.lifetime or ("forever" if before and before.lifetime else None)
+    off = lifetime is not None and (lifetime == "0") != old
+    reason, failed = "", bool(observed.get("dadfailed"))
     if observed["dynamic"]:
         off, reason = True, "the lease would expire"
-    elif observed.get("dadfailed"):
-        off, reason = True, "duplicate address detection failed: another host has it"
-    if not off:
-        return
-    steps.add(
-        "addresses",
-        written(observed, device),
-        {"address": after["address"], "label": label, "lifetime": lifetime or "forever"},
-        impact="blip",
-        reason=reason,
-        provides=(f"address:{ip.host(wanted.address)}",),
-    )
+    elif failed:
+        reason = "duplicate address detection failed: another host has it"
+    if not (label or off or failed):
+        return False
+    after = {"address": wanted.address, "lifetime": lifetime or ("0" if old else "forever")}
+    if label:
+        after["label"] = label
+    tokens = (f"address:{ip.host(wanted.address)}",)
+    was = written(observed, steps.device)
+    steps.add("addresses", was, after, impact="blip", reason=reason, provides=tokens)
+    return bool(label or failed)
 
 
 def _order(steps: Steps, wanted: list[str], have: list[str]) -> None:

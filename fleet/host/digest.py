@@ -85,5 +85,7 @@ def management_path(observation: Observation | None) -> Any:
             if route["dev"] == device and route["to"] == "default"
         )
         here = [link["mac"], link["up"], link["master"], link["mtu"]] if link else None
-        path.append([item["address"], device, here, ways])
+        addresses = observation.addresses.get(device, ()) if device else ()
+        held = any(other["address"].partition("/")[0] == item["address"] for other in addresses)
+        path.append([item["address"], held, device, here, ways])
     return sorted(path, key=str)

@@ -172,7 +172,7 @@ def delete_device(entry: Entry, observation: Observation) -> list[Change]:
         None,
         action=DELETE,
         impact="blip" if used else "none",
-        provides=(f"absent:{entry.name}", *freed, *(f"unport:{port}" for port in ports)),
+        provides=(f"absent:{entry.name}", *freed),
         touches=(entry.name, *ports),
     )
     return steps.changes

@@ -215,6 +215,8 @@ def _goes(
         places = [text for _, text in targets.get(device, []) if ip.family(text) == 6]
         return bool(places) and (via is None or any(ip.inside(via, text) for text in places))
     have = {i["address"] for i in draft.observation.addresses.get(device, []) if i["family"] == 4}
+    if not have:
+        return False
     for change in draft.of("addresses"):
         if change.touches[0] != device or isinstance(change.before, list):
             continue

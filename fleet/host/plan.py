@@ -115,13 +115,15 @@ def _drafts(
 
 def _fill(draft: Draft, ledger: dict[str, Entry]) -> None:
     observation = draft.observation
+    _refuse_unknown(draft)
     lost = _find_nics(draft)
     for resource in draft.resources:
         if resource.kind in registry.DEVICES:
             device = observation.aliases.get(resource.name, resource.name)
             draft.by_device[device] = resource
+    before = len(draft.problems)
     conflict.check(draft)
-    if draft.problems and not lost:
+    if len(draft.problems) > before:
         return
     for resource in draft.resources:
         if resource.key not in lost:
@@ -133,6 +135,18 @@ def _fill(draft: Draft, ledger: dict[str, Entry]) -> None:
         draft.trying(lambda k=kind, e=entry: k.remove(e, observation))  # type: ignore[misc]
     if draft.changes:
         _follow_up(draft)
+
+
+def _refuse_unknown(draft: Draft) -> None:
+    """A state or a ledger of another version may have kinds that this helper has not."""
+    items: list[Any] = [*draft.resources, *draft.removals]
+    for item in items:
+        if item.kind not in registry.BY_NAME:
+            known = ", ".join(sorted(registry.BY_NAME))
+            remedy = "use the version of fleet that this was written with, or a later one"
+            draft.problem(item.key, f"a kind this helper has: {known}", item.kind, remedy)
+    draft.resources = [item for item in draft.resources if item.kind in registry.BY_NAME]
+    draft.removals = [item for item in draft.removals if item.kind in registry.BY_NAME]
 
 
 def _find_nics(draft: Draft) -> set[str]:
@@ -175,6 +189,16 @@ def _check_devices(draft: Draft) -> None:
     gone = draft.gone()
     peers = {peer: name for name, c in gone.items() if c.kind == "veth" for peer in c.touches[1:]}
     told: set[tuple[str, str]] = set()
+    for peer, name in peers.items():
+        if peer in draft.by_device:
+            told.add((draft.by_device[peer].key, peer))
+            draft.problem(
+                draft.by_device[peer].key,
+                f"its peer {name} to stay",
+                f"intent no longer has {gone[name].key}, and a pair goes as one",
+                f"keep {name} in the intent, or take {peer} out as well",
+                "peer",
+            )
     for change in draft.changes:
         for token in change.requires:
             word, _, device = token.rpartition("|")[2].partition(":")
@@ -215,9 +239,10 @@ def _unmanaged(state: State, ledger: dict[str, Entry], drafts: list[Draft]) -> t
             if not any_matches(name, state.ignore):
                 found.append(resource_key(draft.namespace, kind, name))
         rules = [resource for resource in draft.resources if resource.kind == "rule"]
-        if rules:
+        old = [entry for entry in draft.removals if entry.kind == "rule"]
+        if rules or old:
             kind_of_rules: Any = registry.load("rule")
-            ours = kind_of_rules.managed(rules, draft.observation)
+            ours = kind_of_rules.managed([*rules, *old], draft.observation)
             for name in kind_of_rules.names(draft.observation):
                 if name not in ours:
                     found.append(resource_key(draft.namespace, "rule", name))
@@ -242,7 +267,7 @@ def _settle(changes: tuple[Change, ...], drafts: list[Draft]) -> float:
 
 def _detects(change: Change) -> bool:
     """Say whether a change adds an IPv6 address that the kernel first asks the link about."""
-    if change.what != "addresses" or change.after is None or isinstance(change.after, list):
+    if change.what != "addresses" or change.before is not None:
         return False
     if isinstance(change.after, str):
         return ":" in change.after

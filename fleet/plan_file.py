@@ -42,7 +42,7 @@ def write(path: Path, plans: Mapping[str, HostPlan], revision: str = "") -> None
 
     Raises UsageError where the file cannot be written.
     """
-    body = {
+    body: dict[str, Any] = {
         "revision": revision,
         "made_at": time.time(),
         "made_by": f"{os.environ.get('USER') or os.getuid()}@{socket.gethostname()}",
@@ -69,7 +69,8 @@ def write(path: Path, plans: Mapping[str, HostPlan], revision: str = "") -> None
 def read(path: Path) -> Reviewed:
     """Return the plans of a file; raises UsageError for one that is not as fleet wrote it."""
     document = _document(path)
-    body = {key: document[key] for key in ("revision", "made_at", "made_by", "hosts") if key in document}
+    parts = ("revision", "made_at", "made_by", "hosts")
+    body = {key: document[key] for key in parts if key in document}
     if document.get("checksum") != _checksum(body):
         raise UsageError(f"{path} is not as fleet wrote it (its checksum differs); plan again")
     try:

@@ -1,0 +1,1 @@
+"""fleet's Nornir tasks: each module has one, of its own name. A project's own replace them."""

@@ -29,7 +29,13 @@ class Command(TyperCommand):
 
 def app() -> typer.Typer:
     """Return an empty Typer as every command module has one."""
-    return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+    return typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
 
 
 def command(into: typer.Typer, name: str, examples: str) -> Callable[[Function], Function]:
@@ -53,6 +59,7 @@ def command(into: typer.Typer, name: str, examples: str) -> Callable[[Function],
             name,
             cls=Command,
             help=inspect.cleandoc(function.__doc__ or ""),
+            short_help=(function.__doc__ or "").split("\n")[0],
             epilog="Examples:\n\n" + _indented(examples),
             context_settings={"help_option_names": ["--help", "-h"]},
         )(run)
@@ -104,7 +111,10 @@ def guarded(work: Callable[[], int | None], verbose: bool = False) -> int:
         for line in error_lines(error):
             print(line, file=sys.stderr)
         return error.exit_code
-    except (typer.Exit, typer.Abort, KeyboardInterrupt, BrokenPipeError, SystemExit):
+    except KeyboardInterrupt:
+        print("fleet: interrupted", file=sys.stderr)
+        raise
+    except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:
         report_internal(error, verbose)

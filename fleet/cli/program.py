@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.main
@@ -110,6 +110,20 @@ def load(module: str, name: str) -> Any:
     return found
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from fleet import __version__
+
+        print(f"fleet {__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+]
+
+
 def program() -> Any:
     """Return the whole command line as one command."""
     root = typer.Typer(
@@ -123,7 +137,10 @@ def program() -> Any:
 
     @root.callback()
     def fleet(
-        project: ProjectOption = None, lab: LabOption = "", verbose: VerboseOption = False
+        project: ProjectOption = None,
+        lab: LabOption = "",
+        verbose: VerboseOption = False,
+        version: VersionOption = False,
     ) -> None:
         """Take the options that may stand before the command; each command reads them."""
 

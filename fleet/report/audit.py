@@ -45,10 +45,15 @@ def audit_text(
 def audit_json(plan: Plan) -> dict[str, Any]:
     """Return one host's audit as plain data; ``docs/guide.md`` documents the keys."""
     return {
-        "drift": [_difference_json(change) for change in plan.changes],
+        "drift": [_difference_json(change) for change in differences(plan)],
         "problems": [problem_json(problem) for problem in plan.problems],
         "unmanaged": list(plan.unmanaged),
     }
+
+
+def differences(plan: Plan) -> list[Change]:
+    """Return the changes that are drift: what only stays as it is while others change is none."""
+    return [c for c in plan.changes if not c.what or c.before != c.after]
 
 
 def _group_line(group: str, hosts: int, drifted: int, failed: int, paint: Paint) -> str:
@@ -63,7 +68,7 @@ def _group_line(group: str, hosts: int, drifted: int, failed: int, paint: Paint)
 
 def _host_lines(plan: Plan, paint: Paint) -> list[str]:
     resources: dict[str, list[Change]] = {}
-    for change in plan.changes:
+    for change in differences(plan):
         resources.setdefault(change.key, []).append(change)
     lines = []
     for key, changes in resources.items():

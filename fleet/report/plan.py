@@ -170,9 +170,12 @@ def _change_lines(change: Change, paint: Paint, most: int) -> list[str]:
         ]
     note = _note(change, most)
     if note:
-        lines.append(
-            paint.changed(f"  {note}") if change.impact != "none" else paint.faint(f"  {note}")
-        )
+        painted = paint.faint(note) if change.impact == "none" else paint.changed(note)
+        # An impact alone is a word on the line it belongs to; guests and reasons get their own.
+        if change.what and not change.guests and not change.reason:
+            lines[-1] += f"  {painted}"
+        else:
+            lines.append(f"  {painted}")
     return [f"      {line}" for line in lines]
 
 
@@ -183,6 +186,8 @@ def attribute_line(change: Change) -> tuple[str, str]:
         return "+", f"+ {what} {value(change.after)}"
     if change.after is None:
         return "-", f"- {what} {value(change.before)}"
+    if change.before == change.after:
+        return "=", f"= {what} stays {value(change.after)}"
     return "~", f"~ {what} {value(change.before)} → {value(change.after)}"
 
 
@@ -199,4 +204,5 @@ def _note(change: Change, most: int) -> str:
 
 
 def _marked(mark: str, text: str, paint: Paint) -> str:
-    return {"+": paint.added, "-": paint.removed}.get(mark, paint.changed)(text)
+    paints = {"+": paint.added, "-": paint.removed, "=": paint.faint}
+    return paints.get(mark, paint.changed)(text)

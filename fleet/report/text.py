@@ -41,6 +41,11 @@ def value(data: Any) -> str:
         return "true" if data else "false"
     if isinstance(data, float) and data.is_integer():
         return str(int(data))
+    if isinstance(data, dict) and data.get("to", data.get("address")) is not None:
+        # A route or an address as ip(8) writes it: default via 198.51.100.1 table 100.
+        first = "to" if "to" in data else "address"
+        rest = (f"{clean(k)} {value(v)}" for k, v in data.items() if k != first and v is not None)
+        return " ".join([value(data[first]), *rest])
     if isinstance(data, dict):
         return (
             ", ".join(f"{clean(k)}: {value(v)}" for k, v in data.items() if v is not None) or "{}"

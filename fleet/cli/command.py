@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -50,6 +51,8 @@ def command(into: typer.Typer, name: str, examples: str) -> Callable[[Function],
             # `fleet --lab demo plan` means the same as `fleet plan --lab demo`.
             root = context.find_root().params
             values |= {k: root[k] for k, v in values.items() if not v and root.get(k)}
+            if isinstance(values.get("project"), str):
+                values["project"] = Path(values["project"])
             verbose = bool(values.get("verbose"))
             raise typer.Exit(guarded(lambda: function(**_gathered(function, values)), verbose))
 

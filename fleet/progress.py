@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -99,6 +100,10 @@ class Board:
     def text(self, paint: Paint, height: int = 40, width: int = 100) -> list[str]:
         """Return the board as lines: ended waves one line each, the last wave host by host."""
         shown: list[str] = []
+        if not self.waves and self.lines:
+            phases = Counter(line.outcome or line.phase for line in self.lines.values())
+            said = ", ".join(f"{number} {clean(phase)}" for phase, number in phases.items())
+            shown.append(f"{counted(len(self.lines), 'host')}: {said}")
         for wave in self.waves:
             shown.append(wave_line(wave, self.total, paint))
             if wave.ended and wave is not self.waves[-1]:
@@ -142,9 +147,9 @@ def host_line(line: HostLine, name: int, now: float, paint: Paint, width: int = 
     host = f"{clean(line.host):<{name}}"
     if line.outcome:
         paint_end = paint.added if line.outcome in WELL else paint.removed
-        took = paint.faint(f"in {duration(line.took)}" if line.took >= 1 else "")
+        took = paint.faint(f" in {duration(line.took)}") if line.took >= 1 else ""
         message = f": {clean(line.message, max(20, width - name - 24))}" if line.message else ""
-        return f"{host}  {paint_end(clean(line.outcome))}{message} {took}".rstrip()
+        return f"{host}  {paint_end(clean(line.outcome))}{message}{took}"
     if line.started is None:
         return paint.faint(f"{host}  {clean(line.phase)}")
     far = f" {bar(line.done, line.total, 12)} {line.done}/{line.total}" if line.total else ""

@@ -10,6 +10,7 @@ import pytest
 
 from fleet.progress import Board, Count, Progress, bar
 from fleet.report.text import Paint
+from fleet.rollout import events
 
 
 class Clock:
@@ -175,3 +176,43 @@ def test_rich_is_imported_only_for_a_live_display() -> None:
         "assert 'rich' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=20)
+
+
+def test_before_the_first_wave_hosts_are_counted_by_phase() -> None:
+    """While hosts are only being prepared, one line counts them by phase."""
+    shown, _ = board()
+    for host, phase in (("hv-1", "push"), ("hv-2", "plan"), ("hv-3", "plan")):
+        shown.phase(host, phase)
+    assert shown.text(Paint(False)) == ["3 hosts: 1 push, 2 plan"]
+
+
+def test_every_event_of_the_engine_can_be_shown() -> None:
+    """Each event the engine can send is taken, and what an operator must know is said."""
+    stream = io.StringIO()
+    with Progress(stream) as progress:
+        for event in (
+            events.RunStarted("r", 2),
+            events.WaveStarted(1, 1, ("hv-1", "hv-2"), "canary"),
+            events.HostRead("hv-1", False, 1, 2),
+            events.HostPhase("hv-1", "arm"),
+            events.HostPhase("hv-2", "push"),
+            events.GatePassed("links", "hv-1"),
+            events.GateFailed("ping", "no answer"),
+            events.Stopping("stopped by the operator"),
+            events.Soaking(1, 10.0, 9.6),
+            events.Soaking(1, 10.0, 8.6),
+            events.Note("done"),
+            events.WaveEnded(1, 1, 0),
+        ):
+            progress.show(event)
+        assert progress.armed() == ["hv-1"]
+        progress.show(events.HostEnded("hv-1", "committed"))
+        assert progress.armed() == []
+    assert stream.getvalue().splitlines() == [
+        "wave 1 of 1 (canary): 2 hosts: hv-1, hv-2",
+        "gate ping failed: no answer",
+        "stopping: stopped by the operator; settling what is in flight",
+        "soaking after wave 1, 10 s left",
+        "done",
+        "hv-1  committed",
+    ]

@@ -21,9 +21,7 @@ _OURS = (None, 0, 4)
 
 def foreign(observed: dict[str, Any]) -> bool:
     """Say whether an address is somebody else's to manage: the kernel's, a lease's, a daemon's."""
-    return bool(
-        observed["kernel"] or observed["dynamic"] or observed.get("protocol") not in _OURS
-    )
+    return bool(observed["kernel"] or observed["dynamic"] or observed.get("protocol") not in _OURS)
 
 
 def written(observed: dict[str, Any], device: str) -> Any:
@@ -132,17 +130,15 @@ def _order(steps: Steps, wanted: list[str], have: list[str]) -> None:
     """The first IPv4 address of a subnet is its primary: the source of what the host sends."""
     now = [text for text in have if text in wanted and ip.family(text) == 4]
     # What is about to be added comes after what is there.
-    now += [text for text in wanted if text not in have and ip.family(text) == 4]
+    now += [text for text in wanted if text not in now and ip.family(text) == 4]
     then = [text for text in wanted if ip.family(text) == 4]
-    subnets = {ip.subnet(text) for text in then}
     moved: list[str] = []
-    for net in subnets:
-        first = [text for text in now if ip.subnet(text) == net]
-        second = [text for text in then if ip.subnet(text) == net]
+    first, second = by_subnet(now), by_subnet(then)
+    for net, texts in second.items():
         same = 0
-        while same < len(first) and first[same] == second[same]:
+        while same < len(texts) and first[net][same] == texts[same]:
             same += 1
-        moved += second[same:]
+        moved += texts[same:]
     if moved:
         tokens = [f"address:{ip.host(text)}" for text in moved]
         steps.add(
@@ -153,3 +149,11 @@ def _order(steps: Steps, wanted: list[str], have: list[str]) -> None:
             reason="the first address of a subnet is the source of what the host sends",
             requires=tokens,
         )
+
+
+def by_subnet(texts: Iterable[str]) -> dict[tuple[int, int, int], list[str]]:
+    """Return addresses by their subnet, each list in the order given."""
+    found: dict[tuple[int, int, int], list[str]] = {}
+    for text in texts:
+        found.setdefault(ip.subnet(text), []).append(text)
+    return found

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 class Draft:
     """What the passes over a plan work on; each pass may amend, add or drop changes."""
 
-    def __init__(
-        self, namespace: str, resources: list[Resource], observation: Observation
-    ) -> None:
+    def __init__(self, namespace: str, resources: list[Resource], observation: Observation) -> None:
         self.namespace = namespace
         self.resources = resources
         self.observation = observation

@@ -19,10 +19,11 @@ def count_guests(draft: Draft) -> None:
 
     The processes of the host are read only when there is such a change.
     """
+    on_top = _on_top(draft.observation)
     for change in list(draft.changes):
         if change.impact == "none" and change.action != DELETE:
             continue
-        devices = reach(draft.observation, change)
+        devices = reach(draft.observation, change, on_top)
         holders = draft.observation.holders
         held = [holder for device in devices for holder in holders.get(device, ())]
         guests = tuple(sorted({_words(holder) for holder in held if holder.get("guest")}))
@@ -38,7 +39,7 @@ def _words(holder: dict[str, Any]) -> str:
     return guest if isinstance(guest, str) else f"{holder['command']} ({holder['pid']})"
 
 
-def reach(observation: Observation, change: Change) -> list[str]:
+def reach(observation: Observation, change: Change, on_top: dict[str, list[str]]) -> list[str]:
     """Return the devices whose traffic a change interrupts.
 
     A bridge reaches its ports; a NIC that is a port reaches all of its bridge, for it is their
@@ -48,26 +49,29 @@ def reach(observation: Observation, change: Change) -> list[str]:
         # Cost and priority move the traffic of one port only.
         return list(change.touches[1:])
     links = observation.links
-    found: list[str] = []
+    found: dict[str, None] = {}
     waiting = list(change.touches)
     while waiting:
         device = waiting.pop()
         if device in found or device not in links:
             continue
-        found.append(device)
-        waiting += _on_top(observation, device)
+        found[device] = None
+        waiting += on_top.get(device, ())
         link = links[device]
         if link["master"] and device in change.touches and link["kind"] not in ("tun", "macvtap"):
             waiting.append(link["master"])
-    return found
+    return list(found)
 
 
-def _on_top(observation: Observation, device: str) -> Iterable[str]:
-    return [
-        name
-        for name, link in observation.links.items()
-        if link["master"] == device or (link["link"] == device and link["kind"] != "veth")
-    ]
+def _on_top(observation: Observation) -> dict[str, list[str]]:
+    """Return what is stacked on each device: a bridge's ports, a NIC's macvtaps."""
+    stacked: dict[str, list[str]] = {}
+    for name, link in observation.links.items():
+        if link["master"]:
+            stacked.setdefault(link["master"], []).append(name)
+        if isinstance(link["link"], str) and link["kind"] != "veth":
+            stacked.setdefault(link["link"], []).append(name)
+    return stacked
 
 
 def allowed(changes: Iterable[Change], allow: Iterable[str]) -> tuple[Problem, ...]:

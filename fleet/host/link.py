@@ -38,8 +38,15 @@ class Route:
     on_link: bool | None = None
     type: (
         Literal[
-            "unicast", "local", "broadcast", "anycast", "multicast",
-            "blackhole", "unreachable", "prohibit", "throw",
+            "unicast",
+            "local",
+            "broadcast",
+            "anycast",
+            "multicast",
+            "blackhole",
+            "unreachable",
+            "prohibit",
+            "throw",
         ]
         | None
     ) = None

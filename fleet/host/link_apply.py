@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 from fleet.host import ip
-from fleet.host.address import listed
+from fleet.host.address import by_subnet, listed
 from fleet.host.change import CREATE, DELETE, HostError
 
 TYPE_CHECKING = False
@@ -317,10 +317,9 @@ def _reorder(system: System, index: int, now: list[str], then: list[str]) -> Non
     order = [text_of(m) for m in messages(system, index)]
     present = {text_of(m): m for m in messages(system, index)}
     late: list[str] = []
-    for net in sorted({ip.subnet(text) for text in then}):
-        have = [text for text in order if text in then and ip.subnet(text) == net]
-        want = [text for text in then if text in present and ip.subnet(text) == net]
-        same = 0
+    there = by_subnet(text for text in order if text in then)
+    for net, want in by_subnet(text for text in then if text in present).items():
+        have, same = there[net], 0
         while same < len(have) and have[same] == want[same]:
             same += 1
         # The one that becomes first stays, so the device is never without an address.

@@ -107,9 +107,7 @@ def mtu_tokens(
             lower.append(link["link"])
         return [f"mtu-raised:{device}"], [f"mtu-raised:{name}" for name in lower]
     upper = [
-        name
-        for name, other in links.items()
-        if other["link"] == device and other["kind"] != "veth"
+        name for name, other in links.items() if other["link"] == device and other["kind"] != "veth"
     ]
     if link.get("master"):
         upper.append(link["master"])
@@ -124,9 +122,7 @@ def _activation(steps: Steps, mode: str | None, link: dict[str, Any] | None) -> 
         state = "down" if link else None
         # The kernel refuses another MAC on some devices while they are up.
         needs = (f"mac:{steps.device}",)
-        steps.add(
-            "activation-mode", state, "up", provides=(f"up:{steps.device}",), requires=needs
-        )
+        steps.add("activation-mode", state, "up", provides=(f"up:{steps.device}",), requires=needs)
 
 
 def observe_link(observation: Observation, device: str) -> dict[str, Any]:

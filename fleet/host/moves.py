@@ -29,6 +29,28 @@ def merge_ports(draft: Draft) -> None:
             draft.drop(change)
 
 
+def check_management(draft: Draft) -> None:
+    """A port's own address is not reached: management may not stay behind on one."""
+    joining = draft.joining()
+    for item in draft.observation.management:
+        address, port = item["address"], item["dev"]
+        held = [
+            other
+            for other in draft.observation.addresses.get(port, ())
+            if ip.host(other["address"]) == address and not other["dynamic"]
+        ]
+        if port not in joining or not held or _leaving(draft, port, address):
+            continue
+        bridge = joining[port]
+        draft.problem(
+            draft.by_device[bridge].key,
+            f"{address}, through which the host is managed, on {bridge}",
+            f"it stays on {port}, which as a port no longer answers",
+            f"name {held[0]['address']} in the addresses of {bridge}",
+            "interfaces",
+        )
+
+
 def pin_mac(draft: Draft) -> None:
     """A bridge that takes the management NIC gets its MAC: else the next port may change it."""
     nics = {item["dev"] for item in draft.observation.management}
@@ -209,11 +231,13 @@ def _goes(
     """Say whether a route can stay where it is, given where the addresses go."""
     if device in draft.gone():
         return True
+    places = [text for _, text in targets.get(device, []) if ip.family(text) == route["family"]]
+    via = route.get("via")
+    if via and any(ip.inside(via, text) for text in places):
+        # The kernel may keep it; but a gateway behind a bridge is not reached through its port.
+        return True
     if route["family"] == 6:
-        # The kernel keeps it; but a gateway behind a bridge is not reached through its port.
-        via = route.get("via")
-        places = [text for _, text in targets.get(device, []) if ip.family(text) == 6]
-        return bool(places) and (via is None or any(ip.inside(via, text) for text in places))
+        return bool(places) and via is None
     have = {i["address"] for i in draft.observation.addresses.get(device, []) if i["family"] == 4}
     if not have:
         return False
@@ -281,9 +305,10 @@ def _useless(draft: Draft, device: str, route: dict[str, Any], target: str) -> l
     """
     if device in draft.gone():
         return [draft.token("absent", device)]
+    port = draft.token("port", f"{target}/{device}")
     if route["family"] == 6:
-        return [draft.token("port", f"{target}/{device}")]
-    return [
+        return [port]
+    return [port] + [
         draft.token("free", ip.host(item["address"]))
         for item in draft.observation.addresses.get(device, [])
     ]

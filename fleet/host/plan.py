@@ -95,9 +95,7 @@ def _carriers(observation: Observation) -> set[str]:
     return devices
 
 
-def _drafts(
-    state: State, ledger: dict[str, Entry], observation: Observation
-) -> list[Draft]:
+def _drafts(state: State, ledger: dict[str, Entry], observation: Observation) -> list[Draft]:
     spaces = {"": Draft("", [], observation)}
     items: list[Any] = [*state.resources, *ledger.values()]
     for item in items:
@@ -178,6 +176,7 @@ def _follow_up(draft: Draft) -> None:
     moves.pin_mac(draft)
     moves.keep_mtu(draft)
     moved = moves.move_addresses(draft)
+    moves.check_management(draft)
     moves.restore_routes(draft, moved)
     _check_devices(draft)
     impact.count_guests(draft)

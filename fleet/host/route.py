@@ -26,8 +26,15 @@ KERNEL = 2
 #: Linux: IP6_RT_PRIO_USER; an IPv4 route without a metric has 0.
 _METRIC = {4: 0, 6: 1024}
 _COMPARED = (
-    "via", "type", "scope", "from", "on-link", "mtu",
-    "congestion-window", "advertised-receive-window", "advertised-mss",
+    "via",
+    "type",
+    "scope",
+    "from",
+    "on-link",
+    "mtu",
+    "congestion-window",
+    "advertised-receive-window",
+    "advertised-mss",
 )
 
 

@@ -48,9 +48,8 @@ def plan_of(case: dict[str, Any]) -> Plan:
          "spec": spec or {}}
         for key, spec in (state.get("resources") or {}).items()
     ]  # fmt: skip
-    ledger = {
-        key: Entry("", *key.split("/", 1), **entry) for key, entry in (case.get("ledger") or {}).items()
-    }
+    entries = (case.get("ledger") or {}).items()
+    ledger = {key: Entry("", *key.split("/", 1), **entry) for key, entry in entries}
     observed: Any = Observed(case.get("observed") or {})
     return plan_from(decode_state(state), ledger, observed)
 
@@ -62,7 +61,7 @@ def test_case(path: Path) -> None:
     plan = plan_of(case)
     assert [words(change) for change in plan.changes] == (case.get("changes") or [])
     problems = [
-        f"{p.resource} {p.what}: expected {p.expected}, found {p.actual}; {p.remedy}".replace(" :", ":")
+        f"{p.resource} {p.what}".strip() + f": expected {p.expected}, found {p.actual}; {p.remedy}"
         for p in plan.problems
     ]
     assert problems == (case.get("problems") or [])

@@ -82,7 +82,7 @@ class Space:
 
     def pings(self, address: str, seconds: float = 1.0) -> bool:
         done = subprocess.run(
-            ["ip", "netns", "exec", self.name, "ping", "-n", "-c", "1", "-W", str(seconds), address],
+            ["ip", "netns", "exec", self.name, "ping", "-nc", "1", "-W", str(seconds), address],
             capture_output=True, timeout=10,
         )  # fmt: skip
         return done.returncode == 0

@@ -119,7 +119,9 @@ def test_port_flags(host: Space) -> None:
         "fastleave": False, "neigh_suppress": False, "locked": False, "priority": 32,
     }  # fmt: skip
     # netplan's own words for the same.
-    host.roll({"bridge/br0": {**base, "parameters": {"path_cost": {"v0": 5}, "port_priority": {"v0": 6}}}})
+    host.roll(
+        {"bridge/br0": {**base, "parameters": {"path_cost": {"v0": 5}, "port_priority": {"v0": 6}}}}
+    )
     assert (host.port("v0")["cost"], host.port("v0")["priority"]) == (5, 6)
 
 
@@ -127,10 +129,12 @@ def test_port_moves_between_bridges(host: Space) -> None:
     """A port goes from one bridge to another in one step, with the flags intent gives it there."""
     host.ip("link add v0 type veth peer name v1")
     host.roll({"bridge/br0": {"interfaces": ["v0"]}, "bridge/br1": {"interfaces": []}})
-    plan = host.roll({
-        "bridge/br0": {"interfaces": []},
-        "bridge/br1": {"interfaces": ["v0"], "ports": {"v0": {"isolated": True}}},
-    })
+    plan = host.roll(
+        {
+            "bridge/br0": {"interfaces": []},
+            "bridge/br1": {"interfaces": ["v0"], "ports": {"v0": {"isolated": True}}},
+        }
+    )
     assert [c.what for c in plan.changes] == ["interfaces", "ports.v0"]
     assert host.link("v0")["master"] == "br1"
     assert host.port("v0")["isolated"] is True
@@ -156,7 +160,7 @@ def tap(host: Space, name: str) -> subprocess.Popen[bytes]:
 
 
 def test_guests_ports_stay(host: Space) -> None:
-    """A port that a process holds is never detached; it counts, and deleting its bridge is drain."""
+    """A port that a process holds is never detached, and counts; deleting its bridge is drain."""
     host.ip("link add br0 type bridge")
     host.ip("link add v0 type veth peer name v1")
     host.ip("link add v2 type veth peer name v3")
@@ -200,7 +204,9 @@ def test_isolated_ports_cannot_talk() -> None:
         ports = {"interfaces": ["pa", "pb", "pc"]}
         host.roll({"bridge/br0": ports})
         assert a.pings("198.18.7.2")
-        host.roll({"bridge/br0": {**ports, "ports": {"pa": {"isolated": True}, "pb": {"isolated": True}}}})
+        host.roll(
+            {"bridge/br0": {**ports, "ports": {"pa": {"isolated": True}, "pb": {"isolated": True}}}}
+        )
         assert not a.pings("198.18.7.2", 0.5)
         assert a.pings("198.18.7.3")
         assert b.pings("198.18.7.3")
@@ -234,10 +240,12 @@ def test_stp_blocks_a_loop(host: Space) -> None:
     assert received(host, "lb") + received(host, "mb") - before < 20
     # The costs the other way round: the blocked port is the other one.
     costs = {**stp, "priority": 8192, "path_cost": {"lb": 10, "mb": 100}}
-    host.roll({
-        "bridge/bra": {"interfaces": ["la", "ma"], "parameters": {**stp, "priority": 4096}},
-        "bridge/brb": {"interfaces": ["lb", "mb"], "parameters": costs},
-    })
+    host.roll(
+        {
+            "bridge/bra": {"interfaces": ["la", "ma"], "parameters": {**stp, "priority": 4096}},
+            "bridge/brb": {"interfaces": ["lb", "mb"], "parameters": costs},
+        }
+    )
     until(lambda: states() == {**wanted, "lb": "forwarding", "mb": "blocking"}, 15)
 
 

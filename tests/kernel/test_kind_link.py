@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,15 +33,13 @@ def addresses(*texts: str) -> list[dict[str, str]]:
 
 
 def test_addresses_are_exclusive_and_ordered(host: Space) -> None:
-    """Named addresses are made, in order; others of the list go, a lease's and the kernel's stay."""
+    """Named addresses are made, in order; others go, but a lease's and the kernel's stay."""
     host.ip("addr add 198.18.5.9/24 dev eth0")
     host.ip("addr add 198.18.6.9/24 dev eth0 valid_lft 900 preferred_lft 900")
     host.ip("-6 addr add 2001:2::9/64 dev eth0")
     host.roll({"ethernet/eth0": {"addresses": addresses("198.18.5.1/24", "2001:2::1/64")}})
     assert host.addresses("eth0") == ["198.18.6.9/24", "198.18.5.1/24", "2001:2::1/64"]
-    assert any(
-        item["scope"] == "link" for item in host.json("addr show dev eth0")[0]["addr_info"]
-    )
+    assert any(item["scope"] == "link" for item in host.json("addr show dev eth0")[0]["addr_info"])
     # The order of a subnet decides the source address.
     host.roll({"ethernet/eth0": {"addresses": addresses("198.18.5.2/24", "198.18.5.1/24")}})
     assert host.addresses("eth0")[1:] == ["198.18.5.2/24", "198.18.5.1/24"]
@@ -96,8 +95,9 @@ def test_a_lease_becomes_permanent(host: Space) -> None:
 
 
 ROUTE = {
-    "to": "198.18.50.0/24", "via": "198.18.5.254", "metric": 50, "table": 100, "from_": "198.18.5.1",
-    "mtu": 1300, "congestion_window": 20, "advertised_receive_window": 30, "advertised_mss": 1200,
+    "to": "198.18.50.0/24", "via": "198.18.5.254", "metric": 50, "table": 100,
+    "from_": "198.18.5.1", "mtu": 1300,
+    "congestion_window": 20, "advertised_receive_window": 30, "advertised_mss": 1200,
 }  # fmt: skip
 
 
@@ -129,7 +129,11 @@ def test_routes(host: Space) -> None:
         "default via 198.18.5.254 dev eth0", "default via 2001:2::fe dev eth0",
     ]  # fmt: skip
     shown = host.json("route show table 100")[0]
-    assert (shown["dst"], shown["gateway"], shown["metric"]) == ("198.18.50.0/24", "198.18.5.254", 50)
+    assert (shown["dst"], shown["gateway"], shown["metric"]) == (
+        "198.18.50.0/24",
+        "198.18.5.254",
+        50,
+    )
     assert shown["prefsrc"] == "198.18.5.1"
     assert shown["metrics"] == [{"mtu": 1300, "advmss": 1200, "initcwnd": 20, "initrwnd": 30}]
     types = {route["dst"]: route["type"] for route in host.json("route show table 101")}
@@ -165,7 +169,7 @@ def test_routes(host: Space) -> None:
 
 
 def test_mac_mtu_and_state(host: Space) -> None:
-    """MAC, MTU, up and down of a NIC change; manual leaves its state alone; release changes nothing."""
+    """MAC, MTU and state of a NIC change; manual leaves the state alone, release everything."""
     host.roll({"ethernet/eth0": {"macaddress": "02:aa:00:00:00:09", "mtu": 1400}})
     assert (host.link("eth0")["address"], host.link("eth0")["mtu"]) == ("02:aa:00:00:00:09", 1400)
     host.roll({"ethernet/eth0": {"activation_mode": "off"}})
@@ -179,9 +183,13 @@ def test_mac_mtu_and_state(host: Space) -> None:
 
 
 def test_a_nic_is_found_by_match(host: Space) -> None:
-    """A NIC is found by pattern or MAC and renamed; one that is missing is a problem that says why."""
+    """A NIC is found by pattern or MAC and renamed; a missing one is a problem that says why."""
     mac = host.link("eth1")["address"]
-    spec = {"match": {"macaddress": mac}, "set_name": "wan0", "addresses": addresses("198.18.5.1/24")}
+    spec = {
+        "match": {"macaddress": mac},
+        "set_name": "wan0",
+        "addresses": addresses("198.18.5.1/24"),
+    }
     host.roll({
         "ethernet/uplink": {**spec, "routes": [{"to": "default", "via": "198.18.5.254"}]},
         "bridge/br0": {"interfaces": ["lan"]},
@@ -240,6 +248,41 @@ def test_addresses_move_to_a_bridge(host: Space) -> None:
     assert host.addresses("eth0") == ["198.18.1.5/24", "2001:2::5/64"]
     assert host.routes() == ["default via 198.18.1.1 dev eth0", "default via 2001:2::1 dev eth0"]
     assert host.pings("198.18.200.1")
+
+
+def test_the_move_is_short() -> None:
+    """Seen from another network, with strict reverse paths, the move costs a few milliseconds."""
+    with space() as host, space() as router, space() as far:
+        connect(host, "eth0", router, "p0")
+        connect(router, "p1", far, "e0")
+        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        router.ip("addr add 198.18.1.1/24 dev p0")
+        router.ip("addr add 198.18.2.1/24 dev p1")
+        far.ip("addr add 198.18.2.2/24 dev e0")
+        far.ip("route add default via 198.18.2.1")
+        host.ip("addr add 198.18.1.5/24 dev eth0")
+        host.ip("route add default via 198.18.1.1")
+        host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+        assert far.pings("198.18.1.5")
+        assert host.system.route  # the import is no part of the interruption
+        argv = ["ping", "-n", "-i", "0.005", "-c", "300", "-W", "1", "198.18.1.5"]
+        ping = subprocess.Popen(
+            ["ip", "netns", "exec", far.name, *argv], stdout=subprocess.PIPE, text=True
+        )
+        assert ping.stdout is not None
+        for _ in range(20):
+            ping.stdout.readline()
+        host.roll(
+            {
+                "ethernet/eth0": {},
+                "bridge/br0": {"interfaces": ["eth0"], "addresses": addresses("198.18.1.5/24")},
+            },
+            management={"addresses": ["198.18.1.5"], "device": "eth0"},
+        )
+        out, _ = ping.communicate(timeout=10)
+        summary = next(line for line in out.splitlines() if "received" in line)
+        # 100 packets are half a second, on a machine that is busy with other tests.
+        assert int(summary.split()[3]) > 200, summary
 
 
 def test_what_the_kernel_refuses_is_an_error(host: Space) -> None:

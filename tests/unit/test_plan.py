@@ -60,7 +60,11 @@ def test_the_digest_moves_with_what_the_plan_stands_on() -> None:
         return plan(BRIDGE, words).digest != first
 
     assert changed(lambda w: w["links"]["br0"].update(data={"ageing_time": 30.0}))
-    assert changed(lambda w: w["links"]["eth1"].update(master="br9") or w["links"].update(br9={"kind": "bridge"}))
+    assert changed(
+        lambda w: (
+            w["links"]["eth1"].update(master="br9") or w["links"].update(br9={"kind": "bridge"})
+        )
+    )
     assert changed(lambda w: w["routes"][0].update(via="198.18.1.2"))
     assert changed(lambda w: w["links"]["eth0"].update(up=False))
     assert changed(lambda w: w["addresses"].update(eth0=[]))

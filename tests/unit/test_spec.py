@@ -1,4 +1,4 @@
-"""Records behave alike on the controller and in the helper; addresses and patterns like Python's."""
+"""Records are alike on the controller and in the helper; addresses and patterns like Python's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ answers.append(list(field_names(Bridge)))
 answers.append(hash(BridgePort(isolated=True)) == hash(BridgePort(isolated=True)))
 answers.append(encode(amended(Change(name="x"), what="mtu")))
 state = decode_state({{"host": "h", "resources": [{{"kind": "bridge", "name": "b", "spec": data}}],
-                      "management": {{"addresses": ["198.18.0.1"], "device": None}}, "ignore": ["d*"]}})
+                      "management": {{"addresses": ["198.18.0.1"], "device": None}},
+                      "ignore": ["d*"]}})
 answers.append(encode(state))
 answers.append(state.resources[0].key)
 for bad in (lambda: decode(Bridge, {{"nope": 1}}), lambda: Bridge(nope=1)):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import typer
 
@@ -80,11 +81,26 @@ def kinds(incomplete: str) -> list[str]:
     return _starting(BY_NAME, incomplete)
 
 
-def transactions(incomplete: str) -> list[str]:
-    """Complete a transaction."""
-    return []
+def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete a past run, newest first, from a record in SQLite."""
+    import sqlite3
+
+    from fleet.errors import UsageError
+    from fleet.record.place import record_url, sqlite_file
+
+    try:
+        file = sqlite_file(record_url(_project(ctx), make=False))
+        if file is None:
+            return []
+        record = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=0.1)
+        try:
+            rows = record.execute("SELECT id FROM runs ORDER BY started DESC LIMIT 100").fetchall()
+        finally:
+            record.close()
+    except (sqlite3.Error, UsageError, OSError):
+        return []
+    return _starting((row[0] for row in rows), incomplete)
 
 
-def runs(incomplete: str) -> list[str]:
-    """Complete the number of a past run."""
-    return []
+#: A transaction carries the name of its run.
+transactions = runs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -244,6 +246,19 @@ def test_completion_of_names(tmp_path: Path) -> None:
     assert complete("fleet intent show o", project=tmp_path) == ["other"]
     assert complete("fleet run mi", project=tmp_path) == ["mine"]
     assert complete("fleet plan --host hv", project=tmp_path / "nothing") == []
+
+
+def test_completion_of_transactions(tmp_path: Path) -> None:
+    """Runs and transactions complete from the record, newest first; no record is no error."""
+    (tmp_path / "inventory").mkdir()
+    assert complete("fleet confirm 2", project=tmp_path) == []
+    (tmp_path / ".fleet").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / ".fleet" / "record.sqlite")) as record:
+        record.execute("CREATE TABLE runs (id TEXT, started REAL)")
+        record.executemany("INSERT INTO runs VALUES (?, ?)", [("2026a", 1.0), ("2026b", 2.0)])
+        record.commit()
+    assert complete("fleet confirm 2", project=tmp_path) == ["2026b", "2026a"]
+    assert complete("fleet history 2026a", project=tmp_path) == ["2026a"]
 
 
 def test_init_makes_a_project_and_overwrites_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 
 TYPE_CHECKING = False
@@ -22,12 +23,19 @@ _FOLDER = "fleet"
 
 def stat_of(pid: int) -> list[str] | None:
     """Return the fields of /proc/PID/stat after the command (proc(5)), None if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
+    text = _text(f"/proc/{pid}/stat")
+    if not text:
         return None
     return text[text.rfind(")") + 2 :].split()
+
+
+def _text(path: str) -> str:
+    """A file of /proc or a cgroup, empty where it cannot be read; no codec has to be loaded."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def identity(pid: int) -> list[int]:
@@ -46,12 +54,7 @@ def alive(who: Any) -> bool:
 
 def unified_root() -> str:
     """Return where cgroup v2 is mounted writable for us, or an empty string."""
-    try:
-        with open("/proc/self/mountinfo") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return ""
-    for line in lines:
+    for line in _text("/proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         if right.startswith("cgroup2 "):
             fields = left.split()
@@ -93,11 +96,7 @@ def members(cgroup: str, session: Any, spare: tuple[int, ...] = ()) -> list[list
 def _in_cgroup(cgroup: str) -> list[int]:
     if not cgroup:
         return []
-    try:
-        with open(f"{cgroup}/cgroup.procs") as file:
-            return [int(line) for line in file.read().split()]
-    except OSError:
-        return []
+    return [int(line) for line in _text(f"{cgroup}/cgroup.procs").split()]
 
 
 def _in_session(session: Any) -> list[int]:
@@ -126,8 +125,6 @@ def kill(who: list[int]) -> None:
     try:
         # The descriptor holds the pid: alive() now speaks of the process it stands for.
         if alive(who):
-            import signal
-
             signal.pidfd_send_signal(descriptor, SIGKILL)
     except ProcessLookupError:
         pass

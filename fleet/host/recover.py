@@ -37,7 +37,7 @@ PATIENCE = 90.0
 REVERT_BUDGET = 30.0
 FENCE_BUDGET = 10.0
 #: Rounds that leave the same differences before a revert is given up.
-_STUBBORN = 6
+_STUBBORN = 3
 
 
 def settle(
@@ -152,6 +152,24 @@ def _restore(
     return left + [f"process {who[0]} cannot be killed" for who in stuck]
 
 
+#: What the way back imports where it stands: a watchdog has it in memory before it is armed.
+NEEDED = (
+    "errno", "fcntl", "sys", "fleet.host.restore", "fleet.host.restore_tap",
+    "fleet.host.snapshot_parts",
+)
+
+
+def rehearse(system: System, snapshot: Any) -> None:
+    """Load all that a revert needs and go its way up to the first write; raises OSError."""
+    for name in NEEDED:
+        __import__(name)
+    from fleet.host.differences import differences
+    from fleet.host.snapshot import capture
+
+    differences(snapshot, capture(system, snapshot["scope"], snapshot))
+    fence.members("", fence.identity(1))
+
+
 def _rounds(system: System, snapshot: Any) -> list[str]:
     from fleet.host.restore import restore
 
@@ -160,19 +178,29 @@ def _rounds(system: System, snapshot: Any) -> list[str]:
     same, pause, number = 0, 0.02, 0
     while True:
         try:
-            left = [str(each) for each in restore(system, snapshot)]
+            left = [_words(each) for each in restore(system, snapshot)]
         except Exception as error:
             # Whatever it is, trying again may help and giving up cannot.
             left = [f"{type(error).__name__}: {error}"]
         crash.point(f"revert.round.{number}.after")
+        if not left:
+            return []  # restore() itself has seen twice that nothing differs
         same = same + 1 if left == before else 0
-        if not left and same:
-            return []
         if same >= _STUBBORN or time.monotonic() > end:
             return left
         before, number = left, number + 1
         time.sleep(pause)
-        pause = min(pause * 2, 1.0) if left else pause
+        pause = min(pause * 2, 1.0)
+
+
+def _words(difference: Any) -> str:
+    """One remaining difference as a line for the operator."""
+    if not isinstance(difference, dict):
+        return str(difference)
+    where = f"{difference['namespace']}: " if difference.get("namespace") else ""
+    rest = {k: v for k, v in difference.items() if k not in ("namespace", "part", "name")}
+    what = f"{difference.get('part', '')} {difference.get('name', '')}"
+    return f"{where}{what}: {wire.dumps(rest)[:400]}"
 
 
 def load_snapshot(transaction: Transaction) -> Any:

@@ -14,7 +14,7 @@ import signal
 import time
 
 from fleet.host import fence, files, wire
-from fleet.host.recover import settle
+from fleet.host.recover import rehearse, settle
 from fleet.host.transaction import Transaction
 
 TYPE_CHECKING = False
@@ -113,6 +113,8 @@ def _detach(
         if os.fork() != 0:
             os._exit(0)
         _prepare_process(transaction, order, answer)
+        system = type(system)(system.namespace, system.root)  # with sockets of its own
+        rehearse(system, memory["snapshot"])
         said = {
             "deadline": deadline, "boot_id": system.boot_id(),
             "identity": fence.identity(os.getpid()),

@@ -23,7 +23,7 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x8
 _CAPPED, _ACK_TLVS = 0x100, 0x200
 _ERROR, _DONE = 2, 3
 _SOL_NETLINK, _EXT_ACK, _STRICT = 270, 11, 12
-_NESTED, _TYPE = 0x8000, 0x3FFF
+NESTED, _TYPE = 0x8000, 0x3FFF
 
 #: How often a dump is asked for again when the kernel's tables changed under it.
 TRIES = 20
@@ -189,7 +189,7 @@ def attributes(buffer: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
-def attribute_list(buffer: bytes, offset: int = 0) -> list[tuple[int, bytes]]:
+def attribute_list(buffer: bytes, offset: int = 0, mask: int = _TYPE) -> list[tuple[int, bytes]]:
     """Return the attributes from offset on as (type, payload), in order, repeated ones too."""
     found = []
     end = len(buffer)
@@ -197,7 +197,7 @@ def attribute_list(buffer: bytes, offset: int = 0) -> list[tuple[int, bytes]]:
         length, kind = _attribute.unpack_from(buffer, offset)
         if length < 4 or offset + length > end:
             break
-        found.append((kind & _TYPE, buffer[offset + 4 : offset + length]))
+        found.append((kind & mask, buffer[offset + 4 : offset + length]))
         offset += (length + 3) & ~3
     return found
 
@@ -210,7 +210,7 @@ def pack(kind: int, payload: bytes = b"") -> bytes:
 
 def nest(kind: int, *inner: bytes) -> bytes:
     """Return an attribute that holds others, marked NLA_F_NESTED."""
-    return pack(kind | _NESTED, b"".join(inner))
+    return pack(kind | NESTED, b"".join(inner))
 
 
 def pack_text(kind: int, text: str) -> bytes:

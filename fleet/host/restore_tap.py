@@ -1,0 +1,55 @@
+"""Make a persistent tun or tap again, or give it back its owner (drivers/net/tun.c)."""
+
+from __future__ import annotations
+
+import os
+from _struct import pack as pack_struct
+
+from fleet.host.netlink import number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.system import System
+
+    Record = dict[str, Any]
+
+TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP = 0x400454CA, 0x400454CB, 0x400454CC, 0x400454CE
+TUNSETIFINDEX = 0x400454DA
+IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x1, 0x2, 0x1000, 0x4000, 0x100
+#: IFLA_TUN_* of include/uapi/linux/if_link.h, as keys of a link record's data.
+_OWNER, _GROUP, _TYPE, _PI, _VNET_HDR, _PERSIST, _MULTI_QUEUE = "1234567"
+
+
+def restore_tap(system: System, record: Record) -> None:
+    """Attach to the device of the record's name, made where it is missing, and set its owner.
+
+    Raises OSError: EBUSY where a process holds it, and where the old one was not persistent, since
+    its holder cannot be given another.
+    """
+    import errno
+    from fcntl import ioctl
+
+    data = {key: number(bytes.fromhex(value)) for key, value in record["data"].items()}
+    if not data.get(_PERSIST):
+        raise OSError(errno.ENODEV, "it lived as long as the process that held it")
+    flags = IFF_TUN if data.get(_TYPE) == 1 else IFF_TAP
+    flags |= 0 if data.get(_PI) else IFF_NO_PI
+    flags |= IFF_VNET_HDR if data.get(_VNET_HDR) else 0
+    flags |= IFF_MULTI_QUEUE if data.get(_MULTI_QUEUE) else 0
+    name = record["name"].encode("utf-8", "surrogateescape")
+    with system.enter():
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            try:
+                ioctl(descriptor, TUNSETIFINDEX, pack_struct("=I", record["index"]))
+            except OSError:
+                pass  # the index is taken; any other will do
+            ioctl(descriptor, TUNSETIFF, pack_struct("=16sH22x", name, flags))
+            # Owner and group are (uid_t)-1 until they are set, and then the kernel omits them.
+            ioctl(descriptor, TUNSETOWNER, data.get(_OWNER, -1))
+            ioctl(descriptor, TUNSETGROUP, data.get(_GROUP, -1))
+            ioctl(descriptor, TUNSETPERSIST, 1)
+        finally:
+            os.close(descriptor)

@@ -108,7 +108,27 @@ def _rate(value: str) -> str:
     return value
 
 
+def _label(value: str) -> str:
+    # IFA_LABEL is IFNAMSIZ long; ip-address(8) wants the device's name, then ``:`` and a word.
+    if not re.fullmatch(r"[A-Za-z0-9_.@+=~-]+(:[A-Za-z0-9_.-]+)?", value) or len(value) > 15:
+        raise ValueError(f"{value!r} is not a label such as eth0:web, of at most 15 bytes")
+    return value
+
+
+def _pci_address(value: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-1][0-9A-Fa-f]\.[0-7]", value):
+        raise ValueError(f"{value!r} is not a PCI address such as 0000:01:00.0")
+    return value.lower()
+
+
+def _unscoped(value: str) -> str:
+    if "%" in value:
+        raise ValueError(f"{value!r} names a device; the resource it stands in says which")
+    return value
+
+
 def _interface_address(value: str) -> str:
+    _unscoped(value)
     if "/" not in value:
         raise ValueError(f"{value!r} needs a prefix length, for example {value}/24")
     interface = ipaddress.ip_interface(value)
@@ -118,15 +138,15 @@ def _interface_address(value: str) -> str:
 
 
 def _address(value: str) -> str:
-    return str(ipaddress.ip_address(value))
+    return str(ipaddress.ip_address(_unscoped(value)))
 
 
 def _prefix(value: str) -> str:
-    return value if value == "default" else str(ipaddress.ip_network(value))
+    return value if value == "default" else _address_or_network(value)
 
 
 def _address_or_network(value: str) -> str:
-    return str(ipaddress.ip_network(value))
+    return str(ipaddress.ip_network(_unscoped(value)))
 
 
 def _sysctl_name(value: str) -> str:
@@ -139,6 +159,8 @@ Text = Annotated[str, Check(_text)]
 #: Text of several lines.
 Block = Annotated[str, Check(_block)]
 DeviceName = Annotated[str, Check(_device_name)]
+Label = Annotated[str, Check(_label)]
+PCIAddress = Annotated[str, Check(_pci_address)]
 NamespaceName = Annotated[str, Check(_namespace_name)]
 MAC = Annotated[str, Check(_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.

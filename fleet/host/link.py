@@ -12,6 +12,7 @@ if not ON_HOST:
         MTU,
         InterfaceAddress,
         IPAddress,
+        Label,
         Metric,
         Prefix,
         Uint32,
@@ -22,8 +23,8 @@ if not ON_HOST:
 class Address:
     """One address of a device; intent may write it as a plain string (netplan, ``addresses``)."""
 
-    address: InterfaceAddress = ""
-    label: str | None = None
+    address: InterfaceAddress
+    label: Label | None = None
     lifetime: Literal["0", "forever"] | None = None
 
 
@@ -31,7 +32,7 @@ class Address:
 class Route:
     """One static route of a device (netplan, ``routes``; ip-route(8))."""
 
-    to: Prefix = ""
+    to: Prefix
     via: IPAddress | None = None
     from_: IPAddress | None = None
     metric: Metric | None = None
@@ -56,6 +57,15 @@ class Route:
     congestion_window: Uint32 | None = None
     advertised_receive_window: Uint32 | None = None
     advertised_mss: Uint32 | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no kernel takes; the controller alone comes here."""
+        nowhere = self.type in ("blackhole", "unreachable", "prohibit", "throw")
+        if nowhere and (self.via or self.on_link or self.from_):
+            raise ValueError(f"a route of type {self.type} leads nowhere and takes no gateway")
+        texts = [text for text in (self.to, self.via, self.from_) if text and text != "default"]
+        if len({":" in text for text in texts}) > 1:
+            raise ValueError(f"{' and '.join(texts)} are of different address families")
 
 
 @spec

@@ -78,7 +78,12 @@ else:
             import dataclasses
 
             record = dataclasses.dataclass(frozen=True)(cls)
-            record.__pydantic_config__ = {"extra": "forbid", "alias_generator": dashed}
+            # A field that must be named has a default that its own type refuses: "" is no device.
+            record.__pydantic_config__ = {
+                "extra": "forbid",
+                "alias_generator": dashed,
+                "validate_default": True,
+            }
         record.__spec_fields__ = tuple(_declared(cls))
         return record
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fleet.host.system import System
 
 if not ON_HOST:
-    from fleet.host.fields import MAC, DeviceName, Text
+    from fleet.host.fields import MAC, DeviceName, PCIAddress, Text
 
 
 @spec
@@ -30,7 +30,7 @@ class Match:
     macaddress: MAC | None = None
     driver: Text | None = None
     #: ``0000:01:00.0``: our word; netplan has none.
-    pci_address: Text | None = None
+    pci_address: PCIAddress | None = None
 
 
 @spec

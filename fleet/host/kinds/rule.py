@@ -38,6 +38,15 @@ class Rule:
     type_of_service: Uint8 | None = None
     family: Literal["ipv4", "ipv6"] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what no kernel takes; the controller alone comes here."""
+        if not (self.from_ or self.to or self.mark or self.type_of_service):
+            raise ValueError("a rule needs from, to, mark or type-of-service")
+        texts = [text for text in (self.from_, self.to) if text]
+        families = {"ipv6" if ":" in text else "ipv4" for text in texts}
+        if len(families | ({self.family} if self.family else set())) > 1:
+            raise ValueError("from, to and family are of different address families")
+
 
 SPEC = Rule
 

@@ -23,7 +23,7 @@ if not ON_HOST:
 class Sysctl:
     """One key's value, as sysctl(8) prints it."""
 
-    value: Text = ""
+    value: Text
 
 
 SPEC = Sysctl

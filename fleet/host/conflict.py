@@ -4,16 +4,42 @@ from __future__ import annotations
 
 from fleet.host import ip, registry
 from fleet.host.address import listed as addresses_of
+from fleet.host.draft import Draft
 from fleet.host.link_diff import device_of
 from fleet.host.route import listed as routes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from fleet.host.change import Resource
-    from fleet.host.draft import Draft
+    from collections.abc import Iterable
+    from typing import Any
+
+    from fleet.host.change import Problem, Resource
 
 #: RFC 8200, 5: the least MTU IPv6 works with; below it the kernel turns IPv6 off.
 IPV6_MTU = 1280
+
+
+class _Unobserved:
+    """Stands for a host that nobody has asked: intent's names are the kernel's."""
+
+    aliases: dict[str, str] = {}
+
+
+def claims(resources: Iterable[Resource]) -> tuple[Problem, ...]:
+    """Return a problem for each thing that two resources of a state claim; contacts no host.
+
+    What intent calls two names may be one NIC; only a host's own plan can tell.
+    """
+    found: list[Problem] = []
+    spaces: dict[str, list[Resource]] = {}
+    for resource in resources:
+        spaces.setdefault(resource.namespace, []).append(resource)
+    for namespace, own in spaces.items():
+        nobody: Any = _Unobserved()
+        draft = Draft(namespace, own, nobody)
+        check(draft)
+        found += draft.problems
+    return tuple(found)
 
 
 def check(draft: Draft) -> None:
@@ -22,6 +48,7 @@ def check(draft: Draft) -> None:
     _names(draft, devices)
     _ports(draft, devices)
     _addresses(draft, devices)
+    _subnets(draft, devices)
     _routes(draft, devices)
 
 
@@ -69,6 +96,8 @@ def _addresses(draft: Draft, devices: list[Resource]) -> None:
         spec = resource.spec or {}
         for text in addresses_of(spec.get("addresses")):
             address = ip.host(text)
+            if ip.link_local(text):
+                continue
             if address in holders and holders[address] is not resource:
                 draft.problem(
                     resource.key,
@@ -86,6 +115,34 @@ def _addresses(draft: Draft, devices: list[Resource]) -> None:
                     "raise mtu or take the IPv6 addresses away",
                     "mtu",
                 )
+
+
+def _subnets(draft: Draft, devices: list[Resource]) -> None:
+    """Two devices in overlapping subnets: the kernel would answer for one through the other."""
+    taken: dict[tuple[int, int, int], tuple[str, Resource]] = {}
+    lengths: set[int] = set()
+    texts = [(text, r) for r in devices for text in addresses_of((r.spec or {}).get("addresses"))]
+    # The larger first: what overlaps a smaller one is then in it or around it.
+    for text, resource in sorted(texts, key=lambda item: ip.length(item[0])):
+        size = ip.length(text)
+        if size == ip.bits(text) or ip.link_local(text):
+            continue  # an address of its own, as a service's, or of its own link
+        family, number, _ = ip.subnet(text)
+        for length in lengths:
+            other = taken.get((family, number >> (size - length), length))
+            if other is None or other[1] is resource:
+                continue
+            if ip.host(other[0]) != ip.host(text):
+                draft.problem(
+                    resource.key,
+                    f"{text} in a subnet of its own",
+                    f"{other[1].key} has {other[0]}, which overlaps it",
+                    "correct a prefix length, or give the devices different subnets",
+                    "addresses",
+                )
+            break
+        taken.setdefault((family, number, size), (text, resource))
+        lengths.add(size)
 
 
 def _routes(draft: Draft, devices: list[Resource]) -> None:

@@ -50,3 +50,8 @@ def inside(address: str, prefix: str) -> bool:
         return False
     shift = bits(prefix) - length(prefix)
     return number(host(address)) >> shift == number(host(prefix)) >> shift
+
+
+def link_local(address: str) -> bool:
+    """Say whether an IPv6 address means something on its own link only (RFC 4291, 2.5.6)."""
+    return ":" in address and number(host(address)) >> 118 == 0x3FA

@@ -122,6 +122,8 @@ def move_addresses(draft: Draft) -> dict[str, tuple[str, str, str]]:
             continue
         text = change.after if isinstance(change.after, str) else change.after["address"]
         address, target = ip.host(ip.normal(text)), change.touches[0]
+        if ip.link_local(address):
+            continue
         for source in _holders(draft, address, target):
             leaving = _leaving(draft, source, address)
             family = joining.get(source) == target or _was_port(draft, target, source)

@@ -10,6 +10,7 @@ from typing import Any
 from observed import Observed
 
 from fleet.host.change import Plan
+from fleet.host.conflict import claims
 from fleet.host.ledger import Entry
 from fleet.host.plan import allowed, committed_entries, plan_from
 from fleet.host.spec import decode, encode
@@ -192,3 +193,22 @@ def test_a_plan_with_changes_imports_no_more() -> None:
         '{"kind":"ethernet","name":"lo","spec":{"mtu":1400,"routes":[]}}]}'
     )
     assert sorted(modules & set(FORBIDDEN)) == []
+
+
+def test_claims_are_seen_without_a_host() -> None:
+    """What two resources claim is found from the state alone, once each."""
+    found = claims(
+        state(
+            {
+                "ethernet/eth0": {"addresses": [{"address": "198.18.4.1/22"}]},
+                "bridge/br0": {"interfaces": ["eth1"], "addresses": [{"address": "198.18.5.1/24"}]},
+                "bridge/br1": {"interfaces": ["eth1"], "addresses": [{"address": "198.18.5.9/32"}]},
+                "veth/br1": {"peer": "x", "addresses": [{"address": "198.18.8.1/24"}]},
+            }
+        ).resources
+    )
+    assert [(problem.resource, problem.what) for problem in found] == [
+        ("veth/br1", ""),
+        ("bridge/br1", "interfaces"),
+        ("bridge/br0", "addresses"),
+    ]

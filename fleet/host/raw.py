@@ -202,7 +202,10 @@ def nexthop_message(record: Record, indexes: Indexes) -> bytes:
         # A group carries its family in the dump only, and a plain group's type is implied.
         recorded = [item for item in recorded if item[0] in (1, 2, 3, 11, 12)]
         return bytes(8) + packed(recorded, indexes)
-    return bytes.fromhex(record["header"]) + packed(recorded, indexes)
+    # The scope is the kernel's finding; who sends one is refused (nexthop.c, rtm_to_nh_config).
+    head = bytearray(bytes.fromhex(record["header"]))
+    head[1] = 0
+    return bytes(head) + packed(recorded, indexes)
 
 
 # Policy rules: struct fib_rule_hdr; devices are named, never numbered.

@@ -72,6 +72,9 @@ class Namespace:
         found["fdb"] = [
             item for item in found["fdb"] if item.get("state") in ("permanent", "static")
         ]
+        for item in found["groups"]:
+            item["mdb"] = [entry for entry in item["mdb"] if entry["state"] == "permanent"]
+            item.pop("router", None)
         keys = self.run("sysctl", "-a", "-e", "-r", r"^net\.ipv[46]\.(conf|neigh|ip_forward)")
         found["sysctls"] = [line for line in keys.splitlines() if "stable_secret" not in line]
         return found

@@ -1,0 +1,408 @@
+"""A lab as the rest of fleet sees it: up, down, status, exec, and how ssh reaches its hosts."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fleet.lab import inside, linux, warden
+from fleet.lab.topology import LabError, read_topology
+
+if TYPE_CHECKING:
+    from fleet.lab.topology import Topology
+
+LABS = Path("/run/fleet-lab")
+#: Seconds for the kernel to end a lab's processes.
+_PATIENCE = 60.0
+
+
+class Lab:
+    """The lab of one name, made from a project's inventory. All of it needs root.
+
+    Its files are in /run/fleet-lab/NAME, for root only: the warden's pid, each host's, the key
+    that opens all of them and the known_hosts that knows them.
+    """
+
+    def __init__(self, name: str, project_path: Path | str = ".") -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
+            raise LabError(f"{name!r} cannot be a lab's name: letters a-z, digits and - only")
+        self.name = name
+        self.project = Path(project_path).resolve()
+        self.folder = LABS / name
+
+    # Up and down
+
+    def up(self, hosts: Sequence[str] | None = None, sshd_only: bool = False) -> list[str]:
+        """Bring up the inventory's hosts, or some of them; return the names of those now up.
+
+        Hosts that are up stay as they are. ``sshd_only`` leaves out what hosts do not need to be
+        planned and audited: a cgroup each. Raises LabError, with nothing left behind where the lab
+        was not up before.
+        """
+        _need_root()
+        _need_programs()
+        topology = read_topology(self.project)
+        wanted = self._chosen(topology, hosts)
+        with self._locked():
+            if not self._warden():
+                self._clear()
+                self.folder.mkdir(0o700)
+                try:
+                    self._make(topology, wanted, sshd_only)
+                except BaseException:
+                    self._end()
+                    raise
+            else:
+                self._add(topology, wanted)
+        return self.hosts()
+
+    def down(self) -> None:
+        """End all of the lab's processes and leave nothing of it, whatever state it is in."""
+        _need_root()
+        with self._locked():
+            self._end()
+
+    def hosts(self) -> list[str]:
+        """Return the names of the lab's hosts, in the inventory's order; none when it is down."""
+        return list(self._facts()["hosts"]) if self._warden() else []
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return each host's {"state": "up"|"ended", "address", "pid", "nics"}; none when down."""
+        if not self._warden():
+            return {}
+        found = {}
+        for name, about in self._facts()["hosts"].items():
+            pid = warden.running(f"{self.folder}/hosts/{name}")
+            found[name] = {
+                "state": "up" if pid else "ended",
+                "address": about["address"],
+                "pid": pid,
+                "nics": about["nics"],
+            }
+        return found
+
+    # Hosts
+
+    def exec(self, host: str, argv: Sequence[str]) -> int:
+        """Run a command inside a host, on this process's terminal; return its exit code."""
+        return subprocess.run([*self.prefix(host), *argv], env=_environment(), check=False).returncode
+
+    def run(
+        self, host: str, *argv: str, check: bool = True, text: str = "", timeout: float = 30
+    ) -> str:
+        """Run a command inside a host with ``text`` on its stdin; return its stdout.
+
+        Raises LabError with its stderr where it fails.
+        """
+        done = subprocess.run(
+            [*self.prefix(host), *argv],
+            input=text,
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            check=False,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            raise LabError(f"{host}: {' '.join(argv)}: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
+
+    def prefix(self, host: str) -> list[str]:
+        """Return the argv prefix that runs a command inside a host, in all of its namespaces."""
+        pid = self.pid(host)
+        return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r/", "-w/", "--"]
+
+    def pid(self, host: str) -> int:
+        """Return the pid of a host's init; raises LabError where it does not run."""
+        _need_root()
+        known = self._facts()["hosts"] if self._warden() else None
+        if known is None:
+            raise LabError(f"lab {self.name} is not up; fleet lab up --lab {self.name} brings it up")
+        if host not in known:
+            raise LabError(f"lab {self.name} has no host {host!r}; it has {', '.join(known)}")
+        pid = warden.running(f"{self.folder}/hosts/{host}")
+        if not pid:
+            raise LabError(f"{host} has ended; it can be booted again")
+        return pid
+
+    def kill(self, host: str) -> None:
+        """End a host at once, as a power cut would; its disk stays."""
+        _kill(self.pid(host))
+
+    def boot(self, host: str) -> None:
+        """Boot a host that has ended: its disk as it was, everything else new."""
+        self._order({"op": "boot", "hosts": [host]})
+
+    # The controller's side
+
+    def enter(self) -> None:
+        """Move this process to where the lab's controller stands; before it starts threads.
+
+        The inventory's addresses are then the lab's; unix sockets work as before, other networks
+        are out of reach.
+        """
+        linux.enter(f"/proc/{self._need_warden()}/ns/net", linux.NEWNET)
+
+    def controller_prefix(self) -> list[str]:
+        """Return the argv prefix that runs a command where the lab's controller stands."""
+        return ["nsenter", f"--net=/proc/{self._need_warden()}/ns/net", "--"]
+
+    def router_prefix(self) -> list[str]:
+        """Return the argv prefix that runs a command in the network of the lab's router."""
+        descriptor = (self.folder / "router").read_text()
+        return ["nsenter", f"--net=/proc/{self._need_warden()}/fd/{descriptor}", "--"]
+
+    def ssh_overrides(self, host: str) -> dict[str, Any]:
+        """Return how ssh reaches a host: hostname, port, username, client_keys, known_hosts."""
+        self._need_warden()
+        about = self._facts()["hosts"].get(host)
+        if about is None:
+            raise LabError(f"lab {self.name} has no host {host!r}; bring it up with fleet lab up")
+        return {
+            "hostname": about["address"],
+            "port": about["port"],
+            "username": about["username"],
+            "client_keys": [str(self.folder / "id_ed25519")],
+            "known_hosts": str(self.folder / "known_hosts"),
+        }
+
+    # What is behind it
+
+    def _warden(self) -> int:
+        return warden.running(f"{self.folder}/warden")
+
+    def _need_warden(self) -> int:
+        _need_root()
+        pid = self._warden()
+        if not pid:
+            raise LabError(f"lab {self.name} is not up; fleet lab up --lab {self.name} brings it up")
+        return pid
+
+    def _facts(self) -> dict[str, Any]:
+        try:
+            facts: dict[str, Any] = json.loads((self.folder / "lab.json").read_text())
+        except FileNotFoundError:
+            return {"hosts": {}}
+        return facts
+
+    def _chosen(self, topology: Topology, hosts: Sequence[str] | None) -> list[str]:
+        for name in hosts or ():
+            if name not in topology.hosts:
+                raise LabError(f"the inventory has no host {name!r}")
+        return [name for name in topology.hosts if hosts is None or name in hosts]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of all labs' folder, so that ups and downs do not meet."""
+        LABS.mkdir(0o700, exist_ok=True)
+        descriptor = os.open(LABS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+            with suppress(OSError):  # another lab's
+                LABS.rmdir()
+
+    def _make(self, topology: Topology, wanted: list[str], sshd_only: bool) -> None:
+        (self.folder / "hosts").mkdir(0o700)
+        (self.folder / "disk").mkdir(0o700)
+        connection = warden.start(str(self.folder))
+        private, public = _new_key()
+        warden.write(f"{self.folder}/id_ed25519", private)
+        warden.write(f"{self.folder}/id_ed25519.pub", f"{public} fleet-lab-{self.name}\n")
+        cgroups = "" if sshd_only else _cgroup_root()
+        facts = {
+            "project": str(self.project),
+            "cgroups": f"{cgroups}/fleet-lab-{self.name}" if cgroups else "",
+            "hosts": {},
+        }
+        warden.write(f"{self.folder}/lab.json", json.dumps(facts))
+        with connection:
+            self._send(connection, topology, wanted, facts)
+
+    def _add(self, topology: Topology, wanted: list[str]) -> None:
+        facts = self._facts()
+        missing = [name for name in wanted if name not in facts["hosts"]]
+        ended = [name for name, about in self.status().items() if not about["pid"]]
+        if missing:
+            with self._connected() as connection:
+                self._send(connection, topology, missing, facts)
+        again = [name for name in ended if name in wanted]
+        if again:
+            self._order({"op": "boot", "hosts": again})
+
+    def _send(
+        self, connection: socket.socket, topology: Topology, names: list[str], facts: dict[str, Any]
+    ) -> None:
+        """Have hosts made, and write down how to reach them."""
+        authorized = (self.folder / "id_ed25519.pub").read_text()
+        hosts, known = [], []
+        for name in names:
+            host = topology.hosts[name]
+            private, public = _new_key()
+            cgroup = f"{facts['cgroups']}/{name}" if facts["cgroups"] else ""
+            if cgroup:
+                os.makedirs(cgroup, exist_ok=True)
+            keys = {"host_key": private, "authorized_key": authorized, "cgroup": cgroup}
+            hosts.append({**asdict(host), **keys})
+            facts["hosts"][name] = {
+                "address": host.address,
+                "port": host.port,
+                "username": host.username,
+                "nics": [nic.name for nic in host.nics],
+            }
+            where = host.address if host.port == 22 else f"[{host.address}]:{host.port}"
+            known.append(f"{where} {public}\n")
+        with open(self.folder / "known_hosts", "a") as file:
+            file.writelines(known)
+        used = {nic.network for name in names for nic in topology.hosts[name].nics}
+        networks = [
+            {"name": network.name, "gateways": sorted(network.gateways)}
+            for network in topology.networks.values()
+            if network.name in used
+        ]
+        order = {"op": "add", "hosts": hosts, "networks": networks}
+        link = {"controller": topology.controller, "router": topology.router}
+        _ask(connection, {**order, **link})
+        warden.write(f"{self.folder}/lab.json", json.dumps(facts))
+        self._write_ssh_config(facts)
+
+    def _write_ssh_config(self, facts: dict[str, Any]) -> None:
+        """Write what plain ssh needs, inside the controller's network: ssh -F ssh_config HOST."""
+        lines = [
+            f"Host {name}\n  HostName {about['address']}\n  Port {about['port']}\n"
+            f"  User {about['username']}\n"
+            for name, about in facts["hosts"].items()
+        ]
+        lines.append(
+            f"Host *\n  IdentityFile {self.folder}/id_ed25519\n  IdentitiesOnly yes\n"
+            f"  UserKnownHostsFile {self.folder}/known_hosts\n  StrictHostKeyChecking yes\n"
+        )
+        warden.write(f"{self.folder}/ssh_config", "".join(lines))
+
+    @contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        self._need_warden()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"{self.folder}/control")
+            yield connection
+
+    def _order(self, order: dict[str, Any]) -> None:
+        with self._connected() as connection:
+            _ask(connection, order)
+
+    def _end(self) -> None:
+        pid = self._warden()
+        if pid:
+            _kill(pid)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what a lab without processes has left."""
+        cgroups = self._facts().get("cgroups") if self.folder.exists() else ""
+        if cgroups:
+            _remove_cgroups(cgroups)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+
+def _ask(connection: socket.socket, order: dict[str, Any]) -> None:
+    connection.sendall(json.dumps(order).encode() + b"\n")
+    with connection.makefile("rb") as lines:
+        line = lines.readline()
+    if not line:
+        raise LabError("the lab ended while it was spoken to; look at its log, and bring it up again")
+    answer = json.loads(line)
+    if not answer["ok"]:
+        raise LabError(answer["error"])
+
+
+def _kill(pid: int) -> None:
+    """Kill a namespace's init and wait until the kernel has ended all that was in it."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        if not select.select([descriptor], [], [], _PATIENCE)[0]:
+            raise LabError(f"process {pid} does not end")
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _new_key() -> tuple[str, str]:
+    """Return a new ed25519 key as OpenSSH writes them: private, public."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    return private.decode(), public.decode()
+
+
+def _cgroup_root() -> str:
+    """Return where the machine has cgroup v2 mounted, an empty string where it has not."""
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            path = left.split()[4]
+            if right.startswith("cgroup2 ") and os.access(path, os.W_OK):
+                return path
+    return ""
+
+
+def _remove_cgroups(path: str) -> None:
+    """Remove a tree of cgroups; one whose last process is still going is tried again."""
+    end = time.monotonic() + 5
+    for folder, _, _ in os.walk(path, topdown=False):
+        while True:
+            try:
+                os.rmdir(folder)
+                break
+            except FileNotFoundError:
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise LabError("a lab needs root: it makes namespaces; run fleet with sudo")
+
+
+def _need_programs() -> None:
+    for program, package in ((inside.SSHD, "openssh-server"), ("/usr/bin/nsenter", "util-linux")):
+        if not os.path.exists(program):
+            raise LabError(f"a lab needs {program}: apt-get install {package}")
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a command inside a host: a host's, not this machine's."""
+    kept = {name: os.environ[name] for name in ("TERM",) if name in os.environ}
+    return {"PATH": inside.PATH, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", **kept}

@@ -30,10 +30,18 @@ def merge_ports(draft: Draft) -> None:
 
 
 def check_management(draft: Draft) -> None:
-    """A port's own address is not reached: management may not stay behind on one."""
-    joining = draft.joining()
+    """Management may not stay behind on a port, which no longer answers, or go with a device."""
+    joining, gone = draft.joining(), draft.gone()
+    given = {token for change in draft.of("addresses") for token in change.provides}
     for item in draft.observation.management:
         address, port = item["address"], item["dev"]
+        if port in gone and draft.token("address", address) not in given:
+            draft.problem(
+                gone[port].key,
+                f"another device to have {address}, through which the host is managed",
+                f"no resource names it, and {port} goes",
+                f"name {address} in the addresses of a NIC, or keep {port} in the intent",
+            )
         held = [
             other
             for other in draft.observation.addresses.get(port, ())

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fleet.errors import FleetError, UsageError
+from fleet.record.place import record_url, sqlite_file
 
 if TYPE_CHECKING:
     from fleet.intent import Project
+    from fleet.record.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class PastHost:
     state_digest: str = ""
     phases: tuple[tuple[str, float, float], ...] = ()
     confirms: tuple[tuple[str, str, float], ...] = ()
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,49 @@ class PastRun:
     stopped: str = ""
     outcomes: dict[str, int] = field(default_factory=dict)
     hosts: dict[str, PastHost] = field(default_factory=dict)
+    of: str = ""
+    attempt: int = 1
 
 
 def runs(project: Project | Path, last: int = 20) -> list[PastRun]:
     """Return the last runs, newest first; an empty list where there is no record yet."""
-    raise NotImplementedError
+    found = _read(project, lambda store: store.last_runs(last))
+    return found if found is not None else []
 
 
 def run(project: Project | Path, name: str) -> PastRun:
     """Return one run in full, by its id or an unambiguous beginning; raises UsageError."""
-    raise NotImplementedError
+    found = _read(project, lambda store: store.load_run(name))
+    if found is None:
+        raise UsageError(f"there is no record yet, and so no run {name!r}")
+    return found
+
+
+def url_of(project: Project | Path, make: bool = False) -> str:
+    """Return the URL of a project's record."""
+    if isinstance(project, Path):
+        return record_url(project, None, make)
+    settings = project.inventory.defaults.data.get("fleet")
+    return record_url(Path(project.path), settings if isinstance(settings, dict) else None, make)
+
+
+def _read(project: Project | Path, work: Callable[[Store], T]) -> T | None:
+    url = url_of(project)
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        return None
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.orm import Session
+
+    from fleet.record.store import Store, connect
+
+    try:
+        engine = connect(url)
+        try:
+            with Session(engine) as session:
+                return work(Store(session))
+        finally:
+            engine.dispose()
+    except SQLAlchemyError as error:
+        said = str(getattr(error, "orig", None) or error).strip()
+        raise FleetError(f"the record cannot be read: {said}") from error

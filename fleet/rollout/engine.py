@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fleet.errors import IntentError
 from fleet.plan_file import Reviewed
+from fleet.record.place import record_url, state_directory
+from fleet.record.writer import Record
+from fleet.rollout import controller, rolling, transactions
+from fleet.rollout.dial import Dial, SSHDial, override
 from fleet.rollout.events import Event
+from fleet.rollout.nonce import Nonces
 from fleet.rollout.options import RolloutOptions, Selection
-from fleet.rollout.outcome import HostOutcome, Run
+from fleet.rollout.outcome import HostOutcome, Run, Trouble
+from fleet.rollout.part import KEY, Part, Shared, Target, root, trouble_of
+from fleet.rollout.processor import Counting
 from fleet.rollout.result import HostAudit, HostPlan, HostStatus, Observed
 
 if TYPE_CHECKING:
-    from nornir.core.task import AggregatedResult
+    from nornir.core import Nornir
+    from nornir.core.inventory import Inventory
+    from nornir.core.task import AggregatedResult, MultiResult
 
     from fleet.intent import Project
     from fleet.nornir import Tasks
+
+Plans = Reviewed | Mapping[str, HostPlan]
 
 
 class Engine:
@@ -28,7 +42,8 @@ class Engine:
     ``tasks`` is what ``fleet.nornir.load_tasks(path)`` returns. ``ssh_overrides`` maps hosts to
     {hostname, port, username, client_keys, known_hosts}, as ``Lab.ssh_overrides(host)`` gives
     them. ``on_event`` gets each of ``fleet.rollout.events``. ``concurrency`` is how many hosts are
-    spoken to at once.
+    spoken to at once. ``dial`` and ``render`` (host to state, as plain data) stand in for SSH and
+    the intent.
     """
 
     def __init__(
@@ -38,11 +53,33 @@ class Engine:
         ssh_overrides: Mapping[str, Mapping[str, Any]] | None = None,
         on_event: Callable[[Event], None] | None = None,
         concurrency: int = 100,
+        dial: Dial | None = None,
+        render: Callable[[str], Mapping[str, Any]] | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.project, self.tasks, self.concurrency = project, tasks, concurrency
+        self.path = Path(project.path)
+        self.overrides = dict(ssh_overrides or {})
+        self.emit: Callable[[Event], None] = on_event or (lambda event: None)
+        self.render = render or self._render
+        self.nornir: Nornir
+        self.loop: asyncio.AbstractEventLoop
+        self.shared: Shared
+        self._dial = dial
+        self._record: Record | None = None
 
     async def __aenter__(self) -> Engine:
-        raise NotImplementedError
+        from fleet.nornir import nornir_of
+
+        loop = asyncio.get_running_loop()
+        self.loop = loop
+        self.nornir = nornir_of(self.project.inventory, self.concurrency, loop)
+        for name, said in self.overrides.items():
+            if name in self.inventory.hosts:
+                override(self.inventory.hosts[name], said)
+        nonces = Nonces(state_directory(self.path, make=False) / "nonces")
+        dial = self._dial or SSHDial(self.nornir.config)
+        self.shared = Shared(dial, nonces, self.tasks, self.emit, controller.owner())
+        return self
 
     async def __aexit__(
         self,
@@ -50,49 +87,123 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        raise NotImplementedError
+        for host in self.inventory.hosts.values():
+            host.connections.pop(KEY, None)
+            host.close_connections()
+        if self._record is not None:
+            await self._record.close()
+
+    @property
+    def inventory(self) -> Inventory:
+        """The hosts, whether selected or not."""
+        inventory: Inventory = self.project.inventory
+        return inventory
+
+    def record(self) -> Record:
+        """Return the record, its thread started: call it once hosts are being waited for."""
+        if self._record is None:
+            state_directory(self.path)
+            self._record = Record(record_url(self.path, self.config))
+            self._record.start()
+            self.shared.nonces = Nonces(state_directory(self.path) / "nonces")
+        return self._record
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The ``fleet:`` section of the inventory's defaults."""
+        found = self.inventory.defaults.data.get(KEY)
+        return found if isinstance(found, Mapping) else {}
 
     async def plan(self, selection: Selection) -> dict[str, HostPlan]:
         """Return what would change on each host; nothing is changed.
 
         Raises IntentError where some host's state cannot be made: no host is contacted then.
         """
-        raise NotImplementedError
+        names = selection.names(self.inventory)
+        parts = self.parts(self.targets(names))
+        return await self.plans(parts)
+
+    async def plans(self, parts: Mapping[str, Part]) -> dict[str, HostPlan]:
+        """Plan parts that are there already."""
+        results = await self.read("plan", list(parts))
+        return {
+            name: HostPlan(
+                name,
+                None if name in results.troubles else part.plan,
+                results.troubles.get(name),
+                part.target.digest if part.target else "",
+                part.pending,
+            )
+            for name, part in parts.items()
+        }
 
     async def rollout(
         self,
         selection: Selection,
         options: RolloutOptions,
-        reviewed: Reviewed | Mapping[str, HostPlan] | None = None,
+        reviewed: Plans | None = None,
         resume: str = "",
     ) -> Run:
         """Roll out and return how every host ended; never raises for what a host does.
 
         ``reviewed`` (of ``fleet.plan_file.read``, or what ``plan`` returned) binds each host to
         the plan that was shown: another digest is refused as stale. ``resume`` names a run that
-        was killed: hosts it committed are skipped, what it left in flight is settled first.
+        was killed: its hosts, options and reviewed plans are taken from the record, hosts it
+        committed are skipped, what it left in flight is settled first.
 
         SIGINT and SIGTERM are taken over meanwhile: the first begins no further host and settles
         what is in flight, the second returns at once; hosts still armed put themselves back.
         """
-        raise NotImplementedError
+        if resume:
+            return await rolling.resume(self, resume)
+        return await rolling.rollout(self, selection, options, reviewed)
 
     def stop(self, reason: str = "stopped by the operator") -> None:
         """Begin no further host; what is in flight is settled. What the first Ctrl-C does."""
-        raise NotImplementedError
+        rolling.stop(self, reason)
 
     async def audit(self, selection: Selection) -> dict[str, HostAudit]:
         """Return each host's drift. Raises IntentError as ``plan`` does."""
-        raise NotImplementedError
+        names = selection.names(self.inventory)
+        return await self.audits(self.parts(self.targets(names)))
+
+    async def audits(self, parts: Mapping[str, Part]) -> dict[str, HostAudit]:
+        """Audit parts that are there already."""
+        results = await self.read("audit", list(parts))
+        return {
+            name: HostAudit(
+                name,
+                None if name in results.troubles else part.plan,
+                results.troubles.get(name),
+                part.pending,
+            )
+            for name, part in parts.items()
+        }
 
     async def status(self, selection: Selection) -> dict[str, HostStatus]:
         """Return each host's transactions, those of hosts that failed included."""
-        raise NotImplementedError
+        return await self.statuses(selection.names(self.inventory))
+
+    async def statuses(self, names: Sequence[str]) -> dict[str, HostStatus]:
+        """Ask hosts by name for their transactions."""
+        self.parts(dict.fromkeys(names))
+        results = await self.read("status", names)
+        return {
+            name: HostStatus(
+                name, tuple(results.values.get(name) or ()), results.troubles.get(name)
+            )
+            for name in names
+        }
 
     async def observe(self, host: str, kinds: Sequence[str] = ()) -> Observed:
-        """Return one host's network in the intent's words, ``{"sections": {...}}`` as the helper
-        writes them; ``kinds`` empty is all of them."""
-        raise NotImplementedError
+        """Return one host's network in the intent's words: form by name, by kind.
+
+        ``kinds`` empty is all of them. Raises UsageError for a host that is none.
+        """
+        names = Selection(hosts=(host,)).names(self.inventory)
+        self.parts(dict.fromkeys(names))
+        results = await self.read("observe", names, kinds=tuple(kinds))
+        return Observed(host, results.values.get(host) or {}, results.troubles.get(host))
 
     async def confirm(
         self, transaction: str, selection: Selection | None = None
@@ -101,9 +212,9 @@ class Engine:
 
         A transaction carries the name of its run, so it may wait on several hosts. Needs the
         nonce, which lies in a private file of the controller that armed it; raises UsageError
-        where that is not here. Outcomes: committed, unknown (still waiting), reverted, …
+        where no host of the selection waits for it. Outcomes: committed, reverted, unknown, …
         """
-        raise NotImplementedError
+        return await transactions.confirm(self, transaction, selection)
 
     async def revert(
         self,
@@ -118,13 +229,98 @@ class Engine:
         to the state before it, with its own waves, gates and confirms. Raises UsageError for a
         run that neither the record nor a host knows.
         """
-        raise NotImplementedError
+        return await transactions.revert(self, target, selection, options)
 
     async def run_task(
         self, name: str, selection: Selection, **arguments: Any
     ) -> AggregatedResult:
         """Run one of the project's tasks (``fleet run``) and return Nornir's result.
 
-        Raises UsageError for a name that neither the project's tasks/ nor the starter's have.
+        Raises UsageError for a name that neither the project's tasks/ nor the starter's have, and
+        IntentError where a host's state cannot be made.
         """
-        raise NotImplementedError
+        self.tasks.find(name)
+        names = selection.names(self.inventory)
+        self.parts(self.targets(names))
+        self.shared.run = self.shared.transaction = controller.new_run()
+        return await self.run(name, names, counting=True, **arguments)
+
+    def targets(self, names: Iterable[str]) -> dict[str, Target | None]:
+        """Return what each host should become; raises one IntentError with all there is."""
+        found: dict[str, Target | None] = {}
+        errors: list[IntentError] = []
+        for name in names:
+            try:
+                found[name] = Target(self.render(name))
+            except IntentError as error:
+                errors.append(error)
+        if errors:
+            first, *rest = errors
+            first.others = (*first.others, *(each for each in rest if str(each) != str(first)))
+            raise first
+        return found
+
+    def _render(self, name: str) -> Mapping[str, Any]:
+        from fleet.intent import render_state
+
+        return render_state(self.project, name).wire()
+
+    def parts(
+        self, targets: Mapping[str, Target | None], shared: Shared | None = None
+    ) -> dict[str, Part]:
+        """Give each host a new part, where its tasks find it."""
+        made = {}
+        for name, target in targets.items():
+            host = self.inventory.hosts[name]
+            made[name] = host.connections[KEY] = Part(host, shared or self.shared, target)
+        return made
+
+    async def run(
+        self,
+        task: str | Callable[..., Any],
+        hosts: Sequence[str],
+        counting: bool = False,
+        **arguments: Any,
+    ) -> AggregatedResult:
+        """Run a task, by its name or itself, on hosts, on those that Nornir calls failed too."""
+        wanted = frozenset(hosts)
+        nornir = self.nornir.filter(filter_func=lambda host: host.name in wanted)
+        if counting:
+            nornir = nornir.with_processors([Counting(len(wanted), self._from_anywhere)])
+        function = self.tasks.find(task) if isinstance(task, str) else task
+        # Nornir's run blocks; the runner hands the hosts back to this loop.
+        return await asyncio.to_thread(
+            nornir.run, function, on_failed=True, raise_on_error=False, **arguments
+        )
+
+    def _from_anywhere(self, event: Event) -> None:
+        self.loop.call_soon_threadsafe(self.emit, event)
+
+    async def read(self, name: str, hosts: Sequence[str], **arguments: Any) -> Read:
+        """Run a task that changes nothing; return what it gave and what went wrong, by host."""
+        results = await self.run(name, hosts, counting=True, **arguments)
+        read = Read()
+        for host in hosts:
+            found = results.get(host)
+            if found is None or found.failed:
+                read.troubles[host] = _trouble(found)
+            else:
+                read.values[host] = found[0].result
+        return read
+
+
+class Read:
+    """What reading hosts gave: values by host, and troubles by host."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.troubles: dict[str, Trouble] = {}
+
+
+def _trouble(results: MultiResult | None) -> Trouble:
+    if results is None:
+        return Trouble("failed", "its task did not run")
+    for result in results:
+        if result.exception is not None:
+            return trouble_of(root(result.exception))
+    return Trouble("failed", str(results[0].result) if results else "its task gave no result")

@@ -59,13 +59,14 @@ class Selection:
 class RolloutOptions:
     """How a rollout goes.
 
-    ``canary`` hosts first (0 for none), then ``wave`` at a time: a number as text (``"10"``), or a
-    percentage of the hosts that change (``"20%"``), by default the rest at once. ``soak`` seconds are waited, and
-    watched, after each wave but the last. More than ``max_failures`` failed hosts, over all
-    waves, stop it. ``confirm_timeout`` is the dead-man's deadline in seconds, which a host may
-    lengthen and never shortens; None takes each host's ``fleet: confirm-timeout``. ``allow`` holds ``drain``, ``reboot`` or keys of resources.
-    ``on_failure`` says what happens to hosts already committed once the budget is spent or a gate
-    after a wave fails: ``stop`` leaves them, ``revert`` takes them back.
+    ``canary`` hosts first (0 for none), then ``wave`` at a time: a number as text (``"10"``), or
+    a percentage of the hosts that change (``"20%"``), by default the rest at once. ``soak``
+    seconds are waited, and watched, after each wave. More than ``max_failures`` failed hosts, over
+    all waves, stop it. ``confirm_timeout`` is the dead-man's deadline in seconds, which a host may
+    lengthen and never shortens; None takes each host's ``fleet: confirm-timeout``. ``allow`` holds
+    ``drain``, ``reboot`` or keys of resources. ``on_failure`` says what happens to hosts already
+    committed once the budget is spent or a gate after a wave fails: ``stop`` leaves them,
+    ``revert`` takes them back.
     """
 
     canary: int = 1

@@ -19,6 +19,7 @@ from fleet.host import wire
 from fleet.host.change import Plan, Problem
 from fleet.host.digest import sha256
 from fleet.host.spec import decode
+from fleet.record.writer import HostEnd
 from fleet.report.text import clean
 from fleet.rollout import outcome as words
 from fleet.rollout.events import Event, HostEnded, HostPhase
@@ -256,6 +257,24 @@ class Part:
             await asyncio.shield(self._keep())
             await self.drop()
 
+    @asynccontextmanager
+    async def settling(self) -> AsyncIterator[None]:
+        """Record whatever outcome the part gets inside."""
+        self._visits += 1
+        try:
+            yield
+        finally:
+            self._visits -= 1
+            await self._keep()
+            await self.drop()
+
+    async def conclude(
+        self, outcome: str, message: str = "", problems: tuple[Problem, ...] = ()
+    ) -> None:
+        """Give the part an outcome that needs no host, and record it."""
+        self.end(outcome, message, problems)
+        await self._keep()
+
     def abort(self) -> None:
         """Stop at once, wherever the host is."""
         if self._running is not None:
@@ -274,14 +293,22 @@ class Part:
         )
 
     async def _keep(self) -> None:
-        assert self.outcome is not None
+        if self.outcome is None:
+            return
         if self.shared.record is not None:
-            await self.shared.record.host_ended(self.shared.run, self.outcome, self.timings)
+            await self.shared.record.host_ended(self.shared.run, self._entry(self.outcome))
         if self.outcome.outcome in (words.COMMITTED, words.REVERTED):
             self.shared.nonces.forget(self.transaction, self.name)
         self.shared.emit(HostEnded(self.name, self.outcome.outcome, self.outcome.message))
         if self.shared.ended is not None:
             self.shared.ended(self.outcome)
+
+    def _entry(self, end: HostOutcome) -> HostEnd:
+        phases = tuple((each.name, each.began, each.took) for each in self.timings)
+        return HostEnd(
+            end.host, end.outcome, end.message, end.problems, end.wave, end.changes, end.seconds,
+            phases,
+        )
 
 
 #: Seconds for connecting, logging in and starting the helper, pushing it where it is missing.

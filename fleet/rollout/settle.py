@@ -111,7 +111,7 @@ def ended(entry: Mapping[str, Any]) -> Ended:
     said = entry.get("outcome")
     last: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
     reason = str(last.get("reason") or entry.get("reason") or "")
-    problems = [_problem(each) for each in last.get("problems") or () if isinstance(each, Mapping)]
+    problems = [problem_of(each) for each in last.get("problems") or () if isinstance(each, Mapping)]
     left = [
         Problem("host", "revert", "as before the transaction", str(each))
         for each in last.get("remaining") or ()
@@ -120,7 +120,8 @@ def ended(entry: Mapping[str, Any]) -> Ended:
     return Ended(outcome, reason, (*problems, *left), final=True)
 
 
-def _problem(said: Mapping[str, Any]) -> Problem:
+def problem_of(said: Mapping[str, Any]) -> Problem:
+    """Return a problem of a helper's or a record's plain data."""
     names = ("resource", "what", "expected", "actual", "remedy")
     return Problem(*(str(said.get(name) or "") for name in names))
 
@@ -146,7 +147,7 @@ async def confirm(part: Part) -> None:
             if state in TERMINAL:
                 raise ended(entry)
             if state == "APPLIED" and refusal is not None and refusal.code != "locked":
-                raise Ended(words.REVERTED, f"not confirmed: {refusal}", refused(refusal))
+                raise Ended(words.REFUSED, f"not confirmed: {refusal}", refused(refusal))
         if part.left < -GRACE:
             raise Ended(words.UNKNOWN, _silence(entry))
         await asyncio.sleep(PAUSE)
@@ -156,7 +157,7 @@ async def _confirm_at(part: Part, address: str) -> tuple[HelperError | None, str
     """Confirm at one address; return why it was refused, and the state the host answered with."""
     nonce = part.shared.nonces.get(part.transaction, part.name)
     if nonce is None:
-        raise Ended(words.REVERTED, "the nonce is not on this controller: it cannot be confirmed")
+        raise Ended(words.REFUSED, "its nonce is not on this controller: it cannot be confirmed")
     part.say("confirm", address)
     assert part.plan is not None
     try:

@@ -109,7 +109,7 @@ async def arm(part: Part) -> None:
     nonce = nonce or shared.nonces.make(part.transaction, part.name)
     if shared.record is not None:
         await shared.record.arming(
-            shared.run, part.name, part.transaction, part.plan.digest, hash_of(nonce), part.addresses
+            shared.run, part.name, part.transaction, part.plan, hash_of(nonce), part.addresses
         )
     part.stage = "arming"
     async with part.visit(), part.phase("arm", ARMING):

@@ -1,12 +1,12 @@
-"""Passes over a plan's changes: what one resource's changes mean for another's.
+"""Passes over a plan's changes: addresses that change their device, and the routes they take along.
 
-An address that moves from a NIC to its bridge, the routes that the kernel drops with it, the MAC
-that management keeps, an MTU that a bridge would lose to its ports.
+See docs/decisions/0003-how-management-moves.md.
 """
 
 from __future__ import annotations
 
 from fleet.host import ip
+from fleet.host.address import listed as addresses_of
 from fleet.host.change import Change
 from fleet.host.route import foreign, key_of, listed, normal, of_device, route_of, token_of, written
 
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
 #: RTPROT_DHCP: a lease's routes go with its address, so they are carried like a person's.
 _DHCP = 16
-
-
-def merge_ports(draft: Draft) -> None:
-    """A port that leaves one bridge for another moves in one step."""
-    joining = draft.joining()
-    for change in draft.of("interfaces"):
-        if change.after is None and change.touches[1] in joining:
-            draft.drop(change)
 
 
 def check_management(draft: Draft) -> None:
@@ -59,64 +51,6 @@ def check_management(draft: Draft) -> None:
         )
 
 
-def pin_mac(draft: Draft) -> None:
-    """A bridge that takes the management NIC gets its MAC: else the next port may change it."""
-    nics = {item["dev"] for item in draft.observation.management}
-    for port, bridge in draft.joining().items():
-        if port not in nics or draft.spec_of(bridge).get("macaddress"):
-            continue
-        mac = draft.observation.links[port]["mac"]
-        reason = f"takes the MAC of {port}, which carries management"
-        created = next((c for c in draft.changes if _creates(c, bridge)), None)
-        if created is not None:
-            draft.amend(created, after={**created.after, "macaddress": mac}, reason=reason)
-        elif draft.observation.links[bridge]["mac"] != mac:
-            resource = draft.by_device[bridge]
-            draft.changes.append(
-                Change(
-                    draft.namespace, resource.kind, resource.name, "update", "macaddress",
-                    draft.observation.links[bridge]["mac"], mac, "blip", (), reason,
-                    (draft.token("mac", bridge),), (draft.token("device", bridge),), (bridge,),
-                )
-            )  # fmt: skip
-
-
-def _creates(change: Change, device: str) -> bool:
-    return change.action == "create" and change.touches[:1] == (device,)
-
-
-def keep_mtu(draft: Draft) -> None:
-    """br_mtu_auto_adjust(): a bridge whose MTU nobody set follows its ports; set it after them."""
-    observation = draft.observation
-    set_already = {change.touches[0] for change in draft.of("mtu")}
-    joining = draft.joining()
-    for device, resource in draft.by_device.items():
-        wanted, link = draft.spec_of(device).get("mtu"), observation.links.get(device)
-        if resource.kind != "bridge" or not wanted or link is None or device in set_already:
-            continue
-        ports = {p for p, other in observation.links.items() if other["master"] == device}
-        changed = sorted(
-            [port for port in ports if port in set_already]
-            + [port for port, bridge in joining.items() if bridge == device]
-        )
-        if not changed:
-            continue
-        needs = [draft.token("device", device)]
-        for port in changed:
-            needs += [
-                draft.token("mtu-raised", port),
-                draft.token("mtu-lowered", port),
-                draft.token("port", f"{device}/{port}"),
-            ]
-        draft.changes.append(
-            Change(
-                draft.namespace, resource.kind, resource.name, "update", "mtu", wanted, wanted,
-                "none", (), f"stays when {', '.join(changed)} would change it",
-                (), tuple(needs), (device,),
-            )
-        )  # fmt: skip
-
-
 def move_addresses(draft: Draft) -> dict[str, tuple[str, str, str]]:
     """Order the addresses that change their device; return (from, to, address/length) by address.
 
@@ -145,10 +79,16 @@ def move_addresses(draft: Draft) -> dict[str, tuple[str, str, str]]:
                         "addresses",
                     )
                     continue
-                leaving = _take_off(draft, change, source, address)
+                leaving = _take_off(draft, target, source, address)
             moved[address] = (source, target, ip.normal(text))
             if family:
                 change = _make_before_break(draft, change, leaving, source, target, address)
+    for source, target, text in strays(draft):
+        address = ip.host(text)
+        if address not in moved:
+            moved[address] = (source, target, text)
+            if _leaving(draft, source, address) is None:
+                _take_off(draft, target, source, address)
     return moved
 
 
@@ -175,22 +115,38 @@ def _was_port(draft: Draft, target: str, source: str) -> bool:
     return link is not None and link["master"] == source
 
 
-def _take_off(draft: Draft, change: Change, source: str, address: str) -> Change:
-    resource = draft.by_device.get(source)
+def _take_off(draft: Draft, target: str, source: str, address: str) -> Change:
+    resource = draft.by_device.get(source) or draft.by_device[target]
     before = next(
         item["address"]
         for item in draft.observation.addresses[source]
         if ip.host(item["address"]) == address
     )
     off = Change(
-        draft.namespace,
-        resource.kind if resource else change.kind,
-        resource.name if resource else change.name,
-        "update", "addresses", before, None, "blip", (), f"moves to {change.touches[0]}",
-        (draft.token("free", address),), (draft.token("device", source),), (source,),
+        draft.namespace, resource.kind, resource.name,
+        "update", "addresses", before, None, "blip", (), f"moves to {target}",
+        (draft.token("free", address),),
+        (draft.token("device", source), draft.token("port", f"{target}/{source}")), (source,),
     )  # fmt: skip
     draft.changes.append(off)
     return off
+
+
+def strays(draft: Draft) -> list[tuple[str, str, str]]:
+    """Return (from, to, address/length) of addresses that a port shares with its bridge.
+
+    A move that was interrupted leaves both; the port's is of no use and answers for the other.
+    """
+    found = []
+    joining = draft.joining()
+    for target in draft.by_device:
+        for text in addresses_of(draft.spec_of(target).get("addresses")):
+            for source in _holders(draft, ip.host(text), target):
+                link = draft.observation.links.get(source)
+                port = joining.get(source) == target or (link and link["master"] == target)
+                if port and not ip.link_local(text):
+                    found.append((source, target, text))
+    return found
 
 
 def _make_before_break(

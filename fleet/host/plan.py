@@ -131,8 +131,20 @@ def _fill(draft: Draft, ledger: dict[str, Entry]) -> None:
     for entry in draft.removals:
         kind = registry.load(entry.kind)
         draft.trying(lambda k=kind, e=entry: k.remove(e, observation))  # type: ignore[misc]
-    if draft.changes:
+    if draft.changes or _shared(draft):
         _follow_up(draft)
+
+
+def _shared(draft: Draft) -> bool:
+    """Say whether a port has an address that intent gives its bridge: a move was interrupted."""
+    for device, link in draft.observation.links.items():
+        named = draft.spec_of(link["master"]).get("addresses") if link["master"] else None
+        if named:
+            texts = {item["address"] for item in named}
+            here = draft.observation.addresses.get(device, ())
+            if any(item["address"] in texts for item in here):
+                return True
+    return False
 
 
 def _refuse_unknown(draft: Draft) -> None:
@@ -170,11 +182,11 @@ def _find_nics(draft: Draft) -> set[str]:
 
 def _follow_up(draft: Draft) -> None:
     """Run the passes that look at all changes together; not imported where there are none."""
-    from fleet.host import impact, moves
+    from fleet.host import impact, moves, ports
 
-    moves.merge_ports(draft)
-    moves.pin_mac(draft)
-    moves.keep_mtu(draft)
+    ports.merge_ports(draft)
+    ports.pin_mac(draft)
+    ports.keep_mtu(draft)
     moved = moves.move_addresses(draft)
     moves.check_management(draft)
     moves.restore_routes(draft, moved)

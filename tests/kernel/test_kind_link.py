@@ -250,6 +250,38 @@ def test_addresses_move_to_a_bridge(host: Space) -> None:
     assert host.pings("198.18.200.1")
 
 
+def test_a_move_that_stopped_anywhere_goes_on() -> None:
+    """After any number of a move's steps a new plan finishes it, and the host answers."""
+    state = {
+        "ethernet/eth0": {},
+        "bridge/br0": {
+            "interfaces": ["eth0"],
+            "addresses": addresses("198.18.1.5/24", "2001:2::5/64"),
+            "routes": [{"to": "default", "via": "198.18.1.1"}],
+        },
+    }
+    management = {"addresses": ["198.18.1.5"], "device": "eth0"}
+    done = 0
+    while True:
+        with space() as host, space() as switch:
+            connect(host, "eth0", switch, "p0")
+            switch.ip("addr add 198.18.1.1/24 dev p0")
+            host.ip("addr add 198.18.1.5/24 dev eth0")
+            host.ip("-6 addr add 2001:2::5/64 dev eth0")
+            host.ip("route add default via 198.18.1.1 dev eth0")
+            plan = host.plan(state, management=management)
+            for change in plan.changes[:done]:
+                apply(host.system, change)
+            host.roll(state, management=management)
+            assert host.addresses("br0") == ["198.18.1.5/24", "2001:2::5/64"], done
+            assert host.addresses("eth0") == [], done
+            assert host.routes() == ["default via 198.18.1.1 dev br0"], done
+            assert switch.pings("198.18.1.5"), done
+        done += 1
+        if done > len(plan.changes):
+            break
+
+
 def test_the_move_is_short() -> None:
     """Seen from another network, with strict reverse paths, the move costs a few milliseconds."""
     with space() as host, space() as router, space() as far:

@@ -8,7 +8,7 @@ were not named.
 from __future__ import annotations
 
 from fleet.host import wire
-from fleet.host.snapshot_parts import KERNEL, NOWHERE
+from fleet.host.snapshot_parts import KERNEL, LOCAL_TABLE, NOWHERE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: RTPROT_UNSPEC, BOOT, STATIC: what people and fleet write.
 OURS = (0, 3, 4)
 _LINK_FIELDS = (
-    "kind", "link", "master", "mac", "mtu", "txqlen", "group", "alias", "flags",
+    "kind", "link", "master", "mac", "mtu", "txqlen", "group", "alias", "flags", "altnames",
 )  # fmt: skip
 PORT_STATE, STP = "1", "5"
 
@@ -98,8 +98,6 @@ def link_differences(snapshot: Snapshot, now: Snapshot, name: str) -> Record:
             continue  # an index of another namespace
         if then[field] != have[field]:
             found[field] = (then[field], have[field])
-    if sorted(then["altnames"]) != sorted(have["altnames"]):
-        found["altnames"] = (then["altnames"], have["altnames"])
     if then["kind"] != have["kind"]:
         return found
     for field in ("data", "port", "ipv6"):
@@ -161,6 +159,9 @@ def address_differences(snapshot: Snapshot, now: Snapshot, device: str) -> Lists
     seconds = elapsed(snapshot, now)
     then = [item for item in snapshot["addresses"].get(device, []) if alive(item, seconds)]
     have = now["addresses"].get(device, [])
+    # Without carrier the kernel makes no link-local address: one that is there was made meanwhile.
+    links = (snapshot["links"][device], now["links"][device])
+    quiet = not any(link["carrier"] for link in links)
     present = {address_text(item) for item in have}
     wanted = {address_text(item) for item in then}
     keys = {address_key(item) for item in then}
@@ -169,7 +170,7 @@ def address_differences(snapshot: Snapshot, now: Snapshot, device: str) -> Lists
         item
         for item in have
         if address_text(item) not in wanted
-        and (address_key(item) in keys or (item["permanent"] and not item["kernel"]))
+        and (address_key(item) in keys or (item["permanent"] and (quiet or not item["kernel"])))
     ]
     return missing, extra
 
@@ -199,7 +200,10 @@ def route_text(item: Record) -> str:
     return wire.dumps([item["header"], sorted(item["attributes"], key=wire.dumps)])
 
 
-def _link_local(item: Record) -> bool:
+def _by_itself(item: Record) -> bool:
+    """Say whether a kernel's route comes and goes with a device or an address by itself."""
+    if item["table"] == LOCAL_TABLE:
+        return True
     to = next((value for kind, value in item["attributes"] if kind == 1), "")
     return item["family"] == 10 and isinstance(to, str) and to.startswith(("fe8", "ff"))
 
@@ -213,7 +217,7 @@ def route_differences(snapshot: Snapshot, now: Snapshot) -> Lists:
         item
         for item in extra
         if (inside.intersection(item["devices"]) or item["type"] in NOWHERE)
-        and (item["protocol"] in OURS or (item["protocol"] == KERNEL and not _link_local(item)))
+        and (item["protocol"] in OURS or (item["protocol"] == KERNEL and not _by_itself(item)))
     ]
 
 
@@ -250,7 +254,7 @@ def fdb_differences(snapshot: Snapshot, now: Snapshot) -> Lists:
     """Return static forwarding entries that are missing or too many."""
     missing, extra = _lists(snapshot, now, "fdb", wire.dumps)
     own = {link["mac"] for link in snapshot["links"].values() if link}
-    return missing, [item for item in extra if item["mac"] not in own]
+    return missing, [item for item in extra if not item["bridge"] or item["mac"] not in own]
 
 
 def mdb_differences(snapshot: Snapshot, now: Snapshot) -> Lists:

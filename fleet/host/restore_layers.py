@@ -58,7 +58,7 @@ def restore_layers(step: Step) -> None:
     kinds = (NEWNEIGH, DELNEIGH)
     _both(step, "neighbours", diff.neighbour_differences, kinds, neighbour, put)
     _vlans(step)
-    _both(step, "fdb", diff.fdb_differences, kinds, neighbour, put)
+    _both(step, "fdb", diff.fdb_differences, kinds, neighbour, _fdb_flags)
     _both(step, "mdb", diff.mdb_differences, (NEWMDB, DELMDB), group, NLM_F_CREATE)
     _files(step)
 
@@ -69,14 +69,23 @@ def _both(
     compare: Callable[[Record, Record], diff.Lists],
     kinds: tuple[int, int],
     message: Callable[[Record], bytes],
-    flags: int,
+    flags: int | Callable[[Record], int],
 ) -> None:
     """Take away what is too much, then add what is missing."""
     missing, extra = compare(step.then, step.now)
     for item in extra:
         step.ask(part, diff.name_of(item), kinds[1], 0, message, item)
     for item in missing:
-        step.ask(part, diff.name_of(item), kinds[0], flags, message, item)
+        how = flags if isinstance(flags, int) else flags(item)
+        step.ask(part, diff.name_of(item), kinds[0], how, message, item)
+
+
+def _fdb_flags(item: Record) -> int:
+    # A vxlan sends what has no entry, and groups, to a list of hosts, which is not replaced but
+    # added to (drivers/net/vxlan/vxlan_core.c, vxlan_fdb_update_existing).
+    mac = bytes.fromhex(item["mac"])
+    several = not any(mac) or mac[0] & 1
+    return NLM_F_CREATE | (NLM_F_APPEND if several and not item["bridge"] else NLM_F_REPLACE)
 
 
 def _routes(step: Step) -> None:

@@ -175,8 +175,15 @@ def _create(step: Step) -> None:
         for name, then in step.then["links"].items()
         if then is not None and name not in step.everything and not lost_guest(step.then, then)
     }
+    # A macvtap whose NIC went with it was no guest's to end.
+    waiting |= {
+        name
+        for name, then in step.then["links"].items()
+        if then and then["kind"] == "macvtap" and then["link"] in waiting
+        if name not in step.everything
+    }
     while waiting:
-        made = set()
+        made: set[str] = set()
         for name in sorted(waiting):
             then = step.then["links"][name]
             if lower_devices(then) & waiting or name not in waiting:
@@ -208,9 +215,8 @@ def _make(step: Step, then: Record) -> bool:
         if where:
             with space.enter():
                 home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        for index in (then["index"], 0):
-            # Its old index, if nobody has it: what refers to it by number stays right.
-            message = create_message(plain, peer, index, step.indexes, home)
+        for form, index in _forms(plain):
+            message = create_message(form, peer, index, step.indexes, home)
             flags = NLM_F_CREATE | NLM_F_EXCL
             if step.ask("links", name, NEWLINK, flags, bytes, message):
                 return True
@@ -218,6 +224,14 @@ def _make(step: Step, then: Record) -> bool:
         if home >= 0:
             os.close(home)
     return False
+
+
+def _forms(record: Record) -> list[tuple[Record, int]]:
+    """Return what to try: under its old index, so that numbers stay right; under any; and then
+    without one attribute, for those that a kernel shows and does not take."""
+    data = record["data"]
+    less = [{**record, "data": {k: v for k, v in data.items() if k != key}} for key in data]
+    return [(record, record["index"]), (record, 0), *((form, record["index"]) for form in less)]
 
 
 def _peer(step: Step, then: Record) -> tuple[Record | None, str]:
@@ -315,10 +329,13 @@ def _set_attributes(step: Step, name: str) -> None:
     if _keys(differing, "ipv6"):
         _set(step, name, ipv6_part(then))
     if "altnames" in differing:
-        have = set(step.now["links"][name]["altnames"])
+        have, wanted = step.now["links"][name]["altnames"], then["altnames"]
+        same = 0
+        while same < min(len(have), len(wanted)) and have[same] == wanted[same]:
+            same += 1
         for kind, flags, words in (
-            (DELLINKPROP, 0, sorted(have - set(then["altnames"]))),
-            (NEWLINKPROP, NLM_F_CREATE | NLM_F_EXCL, sorted(set(then["altnames"]) - have)),
+            (DELLINKPROP, 0, have[same:]),
+            (NEWLINKPROP, NLM_F_CREATE | NLM_F_EXCL, wanted[same:]),
         ):
             for word in words:
                 message = set_message(step.indexes[name], nest(52, pack_text(53, word)))

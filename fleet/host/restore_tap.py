@@ -47,9 +47,11 @@ def restore_tap(system: System, record: Record) -> None:
             except OSError:
                 pass  # the index is taken; any other will do
             ioctl(descriptor, TUNSETIFF, pack_struct("=16sH22x", name, flags))
-            # Owner and group are (uid_t)-1 until they are set, and then the kernel omits them.
-            ioctl(descriptor, TUNSETOWNER, data.get(_OWNER, -1))
-            ioctl(descriptor, TUNSETGROUP, data.get(_GROUP, -1))
+            # Nobody's is what a new one is; the kernel refuses to be told so.
+            if _OWNER in data:
+                ioctl(descriptor, TUNSETOWNER, data[_OWNER])
+            if _GROUP in data:
+                ioctl(descriptor, TUNSETGROUP, data[_GROUP])
             ioctl(descriptor, TUNSETPERSIST, 1)
         finally:
             os.close(descriptor)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-AF_BRIDGE = 7
+AF_INET6, AF_BRIDGE = 10, 7
 GETLINK, GETADDR, GETROUTE, GETNEIGH, GETRULE, GETQDISC = 18, 22, 26, 30, 34, 38
 GETMDB, GETNEXTHOP = 86, 106
 CLONED, LOCAL_TABLE = 0x200, 255
@@ -113,8 +113,8 @@ def read_routes(
     for _, payload in netlink.dump(GETROUTE, bytes(12)):
         if payload[0] not in (2, 10) or number(payload[8:12]) & CLONED:
             continue
-        if payload[4] == LOCAL_TABLE and payload[5] == KERNEL:
-            continue  # they come and go with their addresses, and with duplicate detection
+        if payload[0] == AF_INET6 and payload[4] == LOCAL_TABLE and payload[5] == KERNEL:
+            continue  # they come and go with their addresses and with duplicate detection
         record = route_record(payload, names)
         values = {kind: value for kind, value in record["attributes"] if isinstance(value, str)}
         if (
@@ -163,14 +163,16 @@ def read_fdb(
     netlink: Netlink, names: dict[int, str], inside: set[str], links: dict[str, Record]
 ) -> list[Record]:
     head = bytes((AF_BRIDGE,)) + bytes(11)
-    macs = {record["mac"] for record in links.values()}
+    macs = {record["mac"] for record in links.values() if record["mac"].strip("0")}
     found = []
     for _, payload in netlink.dump(GETNEIGH, head):
         record = neighbour_record(payload, names)
         if record["dev"] not in inside or record["flags"] & NTF_EXT_LEARNED:
             continue
-        if not record["state"] & (NUD_PERMANENT | NUD_NOARP) or record["mac"] in macs:
-            continue  # learned, or a device's own address, which the kernel enters
+        if not record["state"] & (NUD_PERMANENT | NUD_NOARP):
+            continue  # learned
+        if record["bridge"] and record["mac"] in macs:
+            continue  # a device's own address, which the kernel enters
         if links[record["dev"]]["kind"] != "vxlan" and not record["bridge"]:
             continue  # filters of the NIC itself, which the stack above it keeps
         found.append(record)

@@ -64,7 +64,7 @@ class Namespace:
             "qdiscs": "tc -j qdisc",
         }
         found = {name: _still(self.read(*words.split())) for name, words in commands.items()}
-        for name in ("routes4", "routes6", "neighbours", "proxies", "fdb", "nexthops"):
+        for name in ("routes4", "routes6", "neighbours", "proxies", "fdb", "nexthops", "qdiscs"):
             found[name].sort(key=json.dumps)
         found["links"].sort(key=lambda link: link["ifindex"])
         found["addresses"].sort(key=lambda link: link["ifindex"])

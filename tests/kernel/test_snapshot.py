@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from pictures import Namespace, await_equal
@@ -20,6 +19,10 @@ ip link add eth1 type veth peer name far1
 ip link add eth2 type veth peer name far2
 ip link add br0 address 02:00:00:00:00:10 type bridge stp_state 0 forward_delay 400 priority 4096 ageing_time 12300 mcast_snooping 1 mcast_querier 1 group_fwd_mask 8
 ip link add br1 type bridge
+ip link add eth3 type veth peer name far3
+ip link set eth3 master br1
+ip link set eth3 up
+ip link set far3 up
 ip link set eth1 master br0
 ip link set eth2 master br0
 ip link set eth0 up
@@ -104,6 +107,8 @@ ALL = [
     "tun0",
     "vx0",
     "vx1",
+    "mv0",
+    "mt0",
     "br9",
     "v9",
     "w9",
@@ -126,7 +131,8 @@ BREAKS = {
         ip addr add 198.18.44.1/24 dev eth0
         ip addr add fd44::1/64 dev br0
         ip addr add 198.18.45.1/24 dev lo""",
-    "an address gets a lifetime": "ip addr change fd00:5::1/64 dev eth0 valid_lft 100 preferred_lft 50",
+    "an address gets a lifetime": """
+        ip addr change fd00:5::1/64 dev eth0 valid_lft 100 preferred_lft 50""",
     "an address changes its label": """
         ip addr del 198.18.5.2/24 dev eth0
         ip addr add 198.18.5.2/24 dev eth0""",
@@ -141,7 +147,8 @@ BREAKS = {
     "a port changes its bridge": "ip link set eth2 nomaster\nip link set eth2 master br1",
     "port flags change": """
         bridge link set dev eth1 isolated off cost 9 priority 3 learning on hairpin off
-        bridge link set dev eth2 guard off root_block off flood on mcast_flood on neigh_suppress on""",
+        bridge link set dev eth2 guard off root_block off flood on mcast_flood on
+        bridge link set dev eth2 neigh_suppress on""",
     "a bridge is deleted": "ip link del br0",
     "a bridge is deleted and made again": """
         ip link del br0
@@ -254,7 +261,9 @@ BREAKS = {
         ip link set eth2 down
         ip link add br9 type bridge
         ip link set eth1 master br9
-        ip route flush table all""",
+        ip route flush table local
+        ip route flush table main
+        ip -6 route flush table main""",
 }
 
 

@@ -50,8 +50,8 @@ class Tasks:
     def find(self, name: str) -> Callable[..., Any]:
         """Return a task's function; raises UsageError with the nearest name."""
         if name not in self.names():
-            near = get_close_matches(name, self.names(), 1, 0.5)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(self.names())}"
+            near, all_names = get_close_matches(name, self.names(), 1, 0.5), ", ".join(self.names())
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {all_names}"
             raise UsageError(f"there is no task {name!r}{hint}")
         try:
             module = importlib.import_module(f"{self.package}.{name}")
@@ -60,7 +60,7 @@ class Tasks:
             raise UsageError(f"the task {name} cannot be loaded: {_place(error)}") from error
         function = getattr(module, name, None)
         if not callable(function):
-            raise UsageError(f"{module.__file__} has no function {name}: a task is named as its file")
+            raise UsageError(f"{module.__file__} has no function {name}, which is its file's name")
         found: Callable[..., Any] = function
         return found
 

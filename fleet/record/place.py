@@ -55,7 +55,7 @@ def record_url(project: Path, config: Mapping[str, Any] | None = None, make: boo
     if not colon:
         return f"sqlite:///{(project / said).resolve()}"
     if scheme not in DRIVERS and scheme.partition("+")[0] not in ("sqlite", "postgresql"):
-        raise UsageError(f"the record's URL is {scheme}://…; fleet keeps it in sqlite or postgresql")
+        raise UsageError(f"the record is {scheme}://…; fleet keeps it in sqlite or postgresql")
     return f"{DRIVERS.get(scheme, scheme)}://{rest}"
 
 

@@ -263,16 +263,18 @@ class Engine:
     def _render(self, name: str) -> Mapping[str, Any]:
         from fleet.intent import render_state
 
-        return render_state(self.project, name).wire()
+        state: Mapping[str, Any] = render_state(self.project, name).wire()
+        return state
 
     def parts(
         self, targets: Mapping[str, Target | None], shared: Shared | None = None
     ) -> dict[str, Part]:
         """Give each host a new part, where its tasks find it."""
-        made = {}
+        made: dict[str, Part] = {}
         for name, target in targets.items():
             host = self.inventory.hosts[name]
-            made[name] = host.connections[KEY] = Part(host, shared or self.shared, target)
+            made[name] = Part(host, shared or self.shared, target)
+            made[name].place()
         return made
 
     async def run(

@@ -124,6 +124,10 @@ class Part:
     def close(self) -> None:
         """Nothing: Nornir calls it on what lies among the connections."""
 
+    def place(self) -> None:
+        """Lie where the host's tasks look for their part."""
+        self.host.connections[KEY] = self  # type: ignore[assignment]
+
     @property
     def name(self) -> str:
         """The host's name."""

@@ -104,7 +104,7 @@ def _doing(engine: Engine, shared: Shared, parts: Mapping[str, Part]) -> Doing:
             return await engine.audits(engine.parts(targets, shared))
         finally:
             for name in names:
-                engine.inventory.hosts[name].connections["fleet"] = parts[name]
+                parts[name].place()
 
     return Doing(engine.run, audit)
 
@@ -117,9 +117,8 @@ async def _plans(
         said = bound.get(name)
         digest = made.state_digest
         if said is not None and made.plan and said.state_digest not in ("", digest):
-            trouble = words.Trouble(
-                words.REFUSED, "stale plan: the intent has changed since it was reviewed; plan again"
-            )
+            message = "stale plan: the intent has changed since it was reviewed; plan again"
+            trouble = words.Trouble(words.REFUSED, message)
             plans[name] = replace(made, plan=None, trouble=trouble)
     return plans
 

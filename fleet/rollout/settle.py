@@ -111,7 +111,8 @@ def ended(entry: Mapping[str, Any]) -> Ended:
     said = entry.get("outcome")
     last: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
     reason = str(last.get("reason") or entry.get("reason") or "")
-    problems = [problem_of(each) for each in last.get("problems") or () if isinstance(each, Mapping)]
+    given = last.get("problems") or ()
+    problems = [problem_of(each) for each in given if isinstance(each, Mapping)]
     left = [
         Problem("host", "revert", "as before the transaction", str(each))
         for each in last.get("remaining") or ()

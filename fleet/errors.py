@@ -87,3 +87,7 @@ class HelperError(FleetError):
     def __init__(self, code: str, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.code, self.message, self.problems = code, message, tuple(problems)
+
+
+class ProtocolError(FleetError):
+    """What answers on a host is not fleet's helper, or broke off; nothing it said was believed."""

@@ -1,0 +1,82 @@
+"""What is pushed to hosts: archives of sources, named by their content.
+
+Two archives: ``helper`` is fleet's own host code; ``pyroute2`` is the part of pyroute2 that
+applying needs, pushed to a host when it first has something to change. An archive is the compressed
+JSON of ``{module: source}``, a package's name ending in a dot; it is named by its SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+HOST = Path(__file__).resolve().parent.parent / "host"
+#: Field types are the controller's alone: a host never evaluates an annotation.
+LEFT_OUT = ("fleet.host.fields", "fleet.host.kind")
+#: What ``pyroute2.iproute.linux`` imports, as files and folders of pyroute2.
+PYROUTE2 = (
+    "common.py", "config", "iproute", "netlink/__init__.py", "netlink/core.py",
+    "netlink/coredata.py", "netlink/exceptions.py", "netlink/marshal.py", "netlink/nlsocket.py",
+    "netlink/rt_files.py", "netlink/rtnl", "netns", "process", "process.py",
+    "protocols", "protocols.py", "requests", "statsd.py", "statsd",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Bytes to push, and the name they go by: the SHA-256 of the bytes, in hex."""
+
+    data: bytes
+    name: str
+
+
+def pack(modules: dict[str, str]) -> Archive:
+    """Return an archive of sources by module; the same sources give the same bytes."""
+    text = json.dumps(modules, sort_keys=True, separators=(",", ":"))
+    data = zlib.compress(text.encode(), 9)
+    return Archive(data, hashlib.sha256(data).hexdigest())
+
+
+def sources(folder: Path, package: str) -> dict[str, str]:
+    """Return the sources below a package's folder by module name."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if parts[-1] == "__init__":
+            found[".".join((package, *parts[:-1])) + "."] = path.read_text()
+        else:
+            found[".".join((package, *parts))] = path.read_text()
+    return found
+
+
+@cache
+def helper_archive(host: Path = HOST) -> Archive:
+    """Return fleet's host code as an archive."""
+    modules = {
+        name: text for name, text in sources(host, "fleet.host").items() if name not in LEFT_OUT
+    }
+    return pack({"fleet.": "", **modules})
+
+
+@cache
+def pyroute2_archive() -> Archive:
+    """Return what applying needs of pyroute2; its own ``__init__`` would import all of it."""
+    spec = importlib.util.find_spec("pyroute2")
+    if spec is None or spec.origin is None:
+        raise ImportError("pyroute2 is not installed on this machine")
+    home = Path(spec.origin).parent
+    modules = {"pyroute2.": ""}
+    for entry in PYROUTE2:
+        path = home / entry
+        if path.is_dir():
+            modules |= sources(path, "pyroute2." + entry.replace("/", "."))
+        elif path.exists():
+            name = "pyroute2." + entry.removesuffix(".py").replace("/", ".")
+            name = name.removesuffix("__init__") if name.endswith("__init__") else name
+            modules[name] = path.read_text()
+    return pack(modules)

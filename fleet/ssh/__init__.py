@@ -1,0 +1,1 @@
+"""SSH: connections that Nornir shares, and the runner that drives them."""

@@ -80,6 +80,7 @@ def link_record(payload: bytes, names: Names) -> Record:
         "slave": slave,
         "data": _data(kind, info.get(2, b""), names),
         "port": _port(info.get(5, b""), names) if slave == "bridge" else {},
+        "number": _port_number(info.get(5, b"")) if slave == "bridge" else 0,
         "ipv6": _ipv6(found.get(26, b"")),
     }
     lower = number(found.get(5, b""))
@@ -111,6 +112,11 @@ def _port(payload: bytes, names: Names) -> Record:
         for kind, value in attribute_list(payload)
         if kind not in _PORT_READ_ONLY
     }
+
+
+def _port_number(payload: bytes) -> int:
+    """IFLA_BRPORT_NO: ports are numbered as they join, and STP prefers the lower one."""
+    return number(attributes(payload).get(18, b""))
 
 
 def _ipv6(payload: bytes) -> Record:

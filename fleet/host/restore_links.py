@@ -81,7 +81,7 @@ def restore_links(step: Step) -> None:
         _detach(step, name)
     for name in order:
         _set_data(step, name)
-    for name in order:
+    for name in sorted(order, key=lambda name: step.then["links"][name]["number"]):
         _attach(step, name)
     step.look()
     restore_sysctls(step)

@@ -15,7 +15,8 @@ PASSING = {
     "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "topology_change",
     "topology_change_detected", "valid_life_time", "preferred_life_time", "used", "updated",
     "refcnt", "timer", "message_age_timer", "forward_delay_timer", "hold_timer", "config_pending",
-    "topology_change_ack", "linkmode", "expires", "probes", "bc_queue_len_used",
+    "topology_change_ack", "ifindex", "link_index", "index", "designated_port",
+    "linkmode", "expires", "probes", "bc_queue_len_used",
 }  # fmt: skip
 
 
@@ -66,9 +67,8 @@ class Namespace:
         found = {name: _still(self.read(*words.split())) for name, words in commands.items()}
         for name in ("routes4", "routes6", "neighbours", "proxies", "fdb", "nexthops", "qdiscs"):
             found[name].sort(key=json.dumps)
-        found["links"].sort(key=lambda link: link["ifindex"])
-        found["addresses"].sort(key=lambda link: link["ifindex"])
-        found["ports"].sort(key=lambda link: link["ifindex"])
+        for name in ("links", "addresses", "ports"):
+            found[name].sort(key=lambda link: link["ifname"])
         found["fdb"] = [
             item for item in found["fdb"] if item.get("state") in ("permanent", "static")
         ]

@@ -103,6 +103,7 @@ ALL = [
     "eth0",
     "eth1",
     "eth2",
+    "eth3",
     "tap0",
     "tun0",
     "vx0",

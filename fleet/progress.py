@@ -24,6 +24,8 @@ WELL = ("committed", "unchanged")
 #: A bar appears for what takes longer than this.
 PATIENCE = 1.0
 BAR = 24
+#: How the engine's remark on a second Ctrl-C begins (fleet.rollout.rolling.abort).
+AT_ONCE = "stopping at once"
 #: From the first of these on, a host may have its dead-man switch armed.
 ARMED_PHASES = ("arm", "apply", "gates", "confirm", "settle", "revert")
 
@@ -175,6 +177,8 @@ class Progress:
         self.verbose = verbose
         self.live = self.stream.isatty() if live is None else live
         self.board = Board()
+        #: Whether a second Ctrl-C left hosts behind in whatever they were doing.
+        self.at_once = False
         self._screen: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -245,6 +249,7 @@ class Progress:
             case events.Stopping():
                 self.note(f"stopping: {event.reason}; settling what is in flight")
             case events.Note():
+                self.at_once = self.at_once or event.text.startswith(AT_ONCE)
                 self.note(event.text)
             case _:
                 pass

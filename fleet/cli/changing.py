@@ -76,8 +76,8 @@ def roll_out(scope: Scope, plan_file: Path | None, wishes: Wishes) -> int:
         return PENDING
     with Progress(verbose=scope.verbose) as progress:
         run = finish(_roll_out(work, wishes, reviewed or plans, progress))
-        armed = progress.armed()
-    return _said(run, armed, wishes.as_json, scope.verbose)
+    code = report(run, "rollout", wishes.as_json, scope.verbose)
+    return interrupted(run, progress) if progress.at_once else code
 
 
 def report(run: Run, command: str, as_json: bool, verbose: bool) -> int:
@@ -150,14 +150,16 @@ def _agreed(plans: Mapping[str, HostPlan], work: Work) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _said(run: Run, armed: list[str], as_json: bool, verbose: bool) -> int:
-    code = report(run, "rollout", as_json, verbose)
-    if not armed:
-        return code
-    print(
-        f"fleet: stopped at once; still armed, and putting themselves back at their deadline: "
-        f"{listed(armed, 0)}\n"
-        "  fleet status shows the seconds left; fleet confirm or fleet revert end it sooner",
-        file=sys.stderr,
-    )
+def interrupted(run: Run, progress: Progress) -> int:
+    """Say which hosts a second Ctrl-C left armed and return the exit code of an interrupt."""
+    left = [row.host for row in run.rows if row.outcome == "unknown" and row.transaction]
+    armed = list(dict.fromkeys([*left, *progress.armed()]))
+    if armed:
+        said = f"still armed, and putting themselves back at their deadline: {listed(armed, 0)}"
+        more = (
+            "\n  fleet status shows the seconds left; fleet confirm or fleet revert end it sooner"
+        )
+    else:
+        said, more = "no host is armed", ""
+    print(f"fleet: stopped at once; {said}{more}", file=sys.stderr)
     return INTERRUPTED

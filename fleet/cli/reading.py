@@ -44,8 +44,9 @@ def show_plan(scope: Scope, out: Path | None, as_json: bool) -> int:
         print_plans(plans, scope.verbose)
     if out is not None:
         from fleet.plan_file import write
+        from fleet.rollout.controller import revision
 
-        write(out, plans, work.project.revision)
+        write(out, plans, finish(revision(work.project.path)))
     return code
 
 

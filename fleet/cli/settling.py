@@ -43,11 +43,13 @@ def confirm_transaction(scope: Scope, transaction: str) -> int:
 
 def revert_transaction(scope: Scope, transaction: str) -> int:
     """Put hosts back and return the exit code: 0 when all are back, for that was asked for."""
-    from fleet.cli.changing import report
+    from fleet.cli.changing import interrupted, report
 
     with Progress(verbose=scope.verbose) as progress:
         run = finish(_revert(work_of(scope), transaction, progress))
     code = report(run, "revert", False, scope.verbose)
+    if progress.at_once:
+        return interrupted(run, progress)
     back = all(
         outcome.well or (outcome.outcome == "reverted" and outcome.transaction == transaction)
         for outcome in run.hosts.values()

@@ -13,7 +13,8 @@ from nornir.core.inventory import Defaults, Group, Groups, Host, Hosts, Inventor
 
 from fleet.cli import changing, main, work
 from fleet.host.change import Change, Plan, Problem
-from fleet.rollout.events import GateFailed, HostEnded, HostPhase, HostRead, WaveStarted
+from fleet.progress import Progress
+from fleet.rollout.events import GateFailed, HostEnded, HostPhase, HostRead, Note, WaveStarted
 from fleet.rollout.outcome import HostOutcome, Run, Trouble
 from fleet.rollout.result import HostAudit, HostPlan, HostStatus, Observed
 
@@ -64,7 +65,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> type[Engine]:
         {n: Host(n, groups=ParentGroups([rack]), defaults=Defaults()) for n in ("hv-1", "hv-2")}
     )
     inventory = Inventory(hosts, Groups({"rack3": rack}), Defaults())
-    project = SimpleNamespace(path=Path("/nowhere"), inventory=inventory, config={}, revision="")
+    project = SimpleNamespace(path=Path("/nowhere"), inventory=inventory, config={})
     monkeypatch.setattr(work, "open_project", lambda named: project)
     monkeypatch.setattr("fleet.nornir.load_tasks", lambda path: None)
     monkeypatch.setattr("fleet.rollout.engine.Engine", Engine)
@@ -224,17 +225,30 @@ def test_rollout_asks(
 
 
 def test_second_interrupt_names_armed_hosts(engine: type[Engine], capsys: Any) -> None:
-    """A rollout that returns with hosts in flight says which are armed and exits with 130."""
-    rolled(engine, HostOutcome("hv-1", "unknown"), stopped="interrupted")
+    """A second Ctrl-C says which hosts are left armed and exits with 130."""
+    left = HostOutcome("hv-1", "unknown", "left alone", transaction="r1")
+    rolled(engine, left, HostOutcome("hv-2", "not started"), stopped="stopped by the operator")
     engine.answers["rollout events"] = [
         WaveStarted(1, 1, ("hv-1", "hv-2")),
         HostPhase("hv-1", "apply"),
-        HostPhase("hv-2", "connect"),
+        Note("stopping at once; hosts that are armed put themselves back"),
+        HostEnded("hv-1", "unknown", "left alone"),
     ]
     code, out, err = run(capsys, "rollout", "--yes")
     assert code == 130
     assert "still armed, and putting themselves back at their deadline: hv-1\n" in err
     assert "fleet rollout --resume r1" in out
+
+
+def test_the_engines_remark_on_a_second_interrupt_is_known(capsys: Any) -> None:
+    """The remark that the engine makes when it stops at once is the one the program knows."""
+    from fleet.rollout.rolling import abort
+
+    said: list[Any] = []
+    abort(SimpleNamespace(emit=said.append), {})
+    with Progress() as progress:
+        progress.show(said[0])
+    assert progress.at_once
 
 
 def test_a_failed_gate_is_told(engine: type[Engine], capsys: Any) -> None:

@@ -166,6 +166,8 @@ def _set_network(host: Mapping[str, Any]) -> None:
     wires = Wires()
     wires.set_up("lo")
     for nic in host["nics"]:
+        if nic["addresses"]:
+            wires.set_up(nic["name"])
         for address in nic["addresses"]:
             wires.add_address(nic["name"], address)
             if nic["gateway"]:

@@ -220,7 +220,6 @@ class Warden:
                     namespace,
                     switch=self._switches[nic["network"]],
                     mac=nic["mac"],
-                    up=bool(nic["addresses"]),
                     mtu=SWITCH_MTU,
                 )
         finally:
@@ -268,6 +267,7 @@ def _join_controller(router: int, order: dict[str, Any]) -> None:
     ours, theirs = Wires(), Wires(router)
     ours.set_up("lo")
     ours.make_cable(UPLINK, DOWNLINK, router)
+    theirs.set_up(DOWNLINK)
     ours.add_address(UPLINK, order["controller"])
     theirs.add_address(DOWNLINK, order["router"])
     ours.add_default(UPLINK, order["router"].partition("/")[0])
@@ -325,6 +325,7 @@ def _answer(connection: socket.socket, warden: Warden, router: int, joined: bool
             _join_controller(router, order)
         answer = warden.obey(order)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
+        import traceback; traceback.print_exc()
         text = str(error) if isinstance(error, (OSError, RuntimeError)) else repr(error)
         answer = {"ok": False, "error": text}
     with suppress(OSError):

@@ -60,11 +60,14 @@ class Wires:
         *,
         switch: int = 0,
         mac: str = "",
-        up: bool = True,
         mtu: int = 0,
     ) -> None:
-        """Make a pair of devices, the peer in the namespace of a descriptor."""
-        far = _link(up=up) + pack_text(_IFNAME, peer) + pack_u32(_NET_NS_FD, namespace)
+        """Make a pair of devices, the peer in the namespace of a descriptor and still down.
+
+        veth_newlink() configures the peer before the pair is joined: one that is to be up at once
+        is refused with ENOTCONN.
+        """
+        far = _link() + pack_text(_IFNAME, peer) + pack_u32(_NET_NS_FD, namespace)
         if mac:
             far += pack(_ADDRESS, bytes.fromhex(mac.replace(":", "")))
         message = _link(up=True) + pack_text(_IFNAME, name)

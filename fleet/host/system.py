@@ -66,13 +66,14 @@ class System:
         return found
 
     def close(self) -> None:
-        """Close the sockets of this namespace; they open again when they are next asked for."""
-        for netlink in self._netlink.values():
-            netlink.close()
-        self._netlink.clear()
-        if self._route is not None:
-            self._route.close()
-            self._route = None
+        """Close the sockets of all namespaces; they open again when they are next asked for."""
+        for door in self._others.values():
+            for netlink in door._netlink.values():
+                netlink.close()
+            door._netlink.clear()
+            if door._route is not None:
+                door._route.close()
+                door._route = None
 
     @property
     def netlink(self) -> Netlink:

@@ -82,6 +82,9 @@ class Namespace:
 
 def _still(value: Any) -> Any:
     if isinstance(value, dict):
+        if "no" in value:
+            # A port's number in its bridge, where ports that stayed keep theirs.
+            value = {key: item for key, item in value.items() if key not in ("no", "id")}
         return {key: _still(item) for key, item in value.items() if key not in PASSING}
     if isinstance(value, list):
         return [_still(item) for item in value]

@@ -62,7 +62,7 @@ def settle(
     with Lock(f"{transaction.live}/settling").take_by_force(patience):
         transaction.read()
         if transaction.terminal and not (again and transaction.state == REVERT_FAILED):
-            return transaction.outcome() or dict(transaction.facts)
+            return _ended(transaction)
         here = not transaction.rebooted(system)
         if forward(transaction, here):
             return _finish_forward(transaction)
@@ -73,9 +73,19 @@ def settle(
         return _go_back(transaction, system, here, reason, problems, memory)
 
 
+def _ended(transaction: Transaction) -> dict[str, Any]:
+    """The outcome; whoever recorded the end may have died before the copies were written."""
+    if not transaction.outcome():
+        transaction.store_outcome(transaction.journal.records[-1])
+        if transaction.journal.state != REVERT_FAILED:
+            _clear(transaction)
+    return transaction.outcome() or dict(transaction.journal.records[-1])
+
+
 def _abandon(transaction: Transaction, reason: str) -> dict[str, Any]:
     try:
-        persist.drop_staged(transaction.paths, persist.load(transaction.directory))
+        # Takes back more than what was staged only where a journal lost all of its records.
+        persist.take_back(transaction.paths, persist.load(transaction.directory))
     except (OSError, ValueError):
         pass  # nothing was staged yet
     transaction.finish(ABANDONED, reason=reason or "ended before it was armed")

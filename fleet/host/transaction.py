@@ -117,8 +117,12 @@ class Transaction:
 
     def finish(self, state: str, **fields: Any) -> None:
         """Record the end: in the journal if the disk takes it, and beside it."""
-        text = wire.dumps({"state": state, **fields})
         self.best_effort(state, **fields)
+        self.store_outcome({"state": state, **fields})
+
+    def store_outcome(self, outcome: dict[str, Any]) -> None:
+        """Store the end beside the journal, as far as /run and the disk take it."""
+        text = wire.dumps(outcome)
         for directory in (self.live, self.directory):
             try:
                 files.replace(f"{directory}/outcome", files.seal(text))

@@ -185,7 +185,7 @@ def management_path(observation: Observation, addresses: Iterable[str]) -> list[
     """Return the devices that management addresses depend on, sorted.
 
     They are the device that holds each address, its masters, ports and lower devices, and the
-    devices of the default routes of the address's family.
+    devices of the default routes of the address's family. Taps are guests' ends, no way out.
     """
     wanted = {text.partition("/")[0] for text in addresses}
     todo, families = [], set()
@@ -207,6 +207,9 @@ def management_path(observation: Observation, addresses: Iterable[str]) -> list[
         found.add(device)
         if link["master"]:
             todo.append(link["master"])
-        if isinstance(link["link"], str):
+        if isinstance(link["link"], str) and link["kind"] != "veth":
             todo.append(link["link"])
+        todo += [
+            n for n, port in links.items() if port["master"] == device and port["kind"] != "tun"
+        ]
     return sorted(found)

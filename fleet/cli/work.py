@@ -95,4 +95,6 @@ def _overrides(scope: Scope, hosts: Iterable[str]) -> dict[str, Mapping[str, Any
     if not scope.lab:
         return {}
     lab = open_lab(scope.project, scope.lab)
+    # The lab's addresses mean its hosts only where its controller stands: nothing may leave it.
+    lab.enter()
     return {host: lab.ssh_overrides(host) for host in hosts}

@@ -49,13 +49,15 @@ exec(h[3],{'h':h,'head':head,'hash':hash,'pyroute2':code('$PYROUTE2'),'name':'$H
 """
 )
 
-#: Compiled on the host into each code file's head; ``h`` is that head.
+#: Part of every archive, and compiled on the host into its code file's head; ``h`` is that head.
 LOADER = """\
 import sys,os,marshal,gc
 gc.disable() # a helper lives for seconds, and a collection costs more than it gives back
 F=sys.modules['_frozen_importlib']
 class Code:
- def __init__(self,d,at,path,loader,index):self.d,self.at,self.path,self.index=d,at,path,index
+ def __init__(self,d,at,path,loader,index):
+  self.d,self.at,self.path,self.index=d,at,path,index
+  s=os.fstat(d);self.file=(s.st_dev,s.st_ino)
  def find_spec(self,name,path=None,target=None):
   package=name+'.' in self.index
   if package or name in self.index:
@@ -63,8 +65,15 @@ class Code:
    if package:s.submodule_search_locations=[]
    return s
  def create_module(self,spec):return None
+ def open(self):
+  try:s=os.fstat(self.d)
+  except OSError:return False
+  return (s.st_dev,s.st_ino)==self.file
  def exec_module(self,module):
   n=module.__spec__.name;o,l,b=self.index.get(n) or self.index[n+'.']
+  if not self.open(): # a watchdog closes whatever it was born with
+   self.d=head(self.path)[0]
+   if not self.open():raise ImportError(n+': another file is at '+self.path)
   c=os.pread(self.d,l,self.at+o)
   if hash(c)!=b:
    os.unlink(self.path);raise ImportError(n+': digest mismatch in '+self.path)
@@ -150,10 +159,11 @@ try:
   if sha256(data).hexdigest()!=name:refuse('what came is not what was announced')
   put(here+'/source',data)
  index,parts,at={},[],0
- for m,s in sorted(json.loads(zlib.decompress(data)).items()):
+ modules=json.loads(zlib.decompress(data));loader=modules.pop('')
+ for m,s in sorted(modules.items()):
   c=marshal.dumps(compile(s,m.rstrip('.'),'exec',dont_inherit=True,optimize=2))
   index[m]=(at,len(c),hash(c));at+=len(c);parts.append(c)
- h=marshal.dumps((compile($LOADER,'fleet','exec',dont_inherit=True),index))
+ h=marshal.dumps((compile(loader,'fleet','exec',dont_inherit=True),index))
  put(code(name),hash(h)+len(h).to_bytes(8,'big')+h+b''.join(parts))
  prune(here)
  out(fleet='taken')
@@ -169,8 +179,7 @@ def run_text(helper: str, pyroute2: str) -> str:
 
 def take_text(name: str, size: int) -> str:
     """Return the program that takes an archive of ``size`` bytes on its standard input."""
-    top = FOLDER.rpartition("/")[0]
-    return _fill(TAKE, NAME=name, SIZE=str(size), TOP=top, LOADER=repr(LOADER))
+    return _fill(TAKE, NAME=name, SIZE=str(size), TOP=FOLDER.rpartition("/")[0])
 
 
 def _fill(text: str, **words: str) -> str:

@@ -2,7 +2,8 @@
 
 Two archives: ``helper`` is fleet's own host code; ``pyroute2`` is the part of pyroute2 that
 applying needs, pushed to a host when it first has something to change. An archive is the compressed
-JSON of ``{module: source}``, a package's name ending in a dot; it is named by its SHA-256.
+JSON of ``{module: source}``, a package's name ending in a dot, the loader's empty; it is named by
+its SHA-256.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from fleet.helper.bootstrap import LOADER
 
 HOST = Path(__file__).resolve().parent.parent / "host"
 #: Field types are the controller's alone: a host never evaluates an annotation.
@@ -37,7 +40,7 @@ class Archive:
 
 def pack(modules: dict[str, str]) -> Archive:
     """Return an archive of sources by module; the same sources give the same bytes."""
-    text = json.dumps(modules, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"": LOADER, **modules}, sort_keys=True, separators=(",", ":"))
     data = zlib.compress(text.encode(), 9)
     return Archive(data, hashlib.sha256(data).hexdigest())
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from fleet.report.plan import problem_lines
-from fleet.report.text import Paint, clean, counted
+from fleet.report.text import Paint, clean
 
 
 def error_lines(error: Exception) -> list[str]:
@@ -14,14 +14,16 @@ def error_lines(error: Exception) -> list[str]:
     from fleet.errors import IntentError
 
     host = clean(getattr(error, "host", "") or "")
-    if isinstance(error, IntentError):
-        found = [clean(line, 1000) for line in str(error).splitlines()]
+    if not isinstance(error, IntentError):
+        said = clean(error, 1000)
+        lines = [f"fleet: {host}: {said}" if host and host not in said else f"fleet: {said}"]
     else:
-        found = [clean(error, 1000)]
-    lines = [f"fleet: {counted(len(found), 'error')} in the intent"] if len(found) > 1 else []
-    for number, line in enumerate(found):
-        shown = f"{host}: {line}" if host and not number and host not in line else line
-        lines.append(f"  {shown}" if lines else f"fleet: {shown}")
+        # A file and line come first, so that editors and terminals can jump there.
+        found = dict.fromkeys(clean(line, 1000) for line in str(error).splitlines())
+        shown = [f"{line} (host {host})" if host and host not in line else line for line in found]
+        lines = [f"fleet: {shown[0]}"]
+        if len(shown) > 1:
+            lines = ["fleet: the intent is wrong:", *(f"  {line}" for line in shown)]
     for problem in getattr(error, "problems", None) or ():
         lines += [f"  {line}" for line in problem_lines(problem, Paint(False))]
     return lines

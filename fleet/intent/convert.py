@@ -92,7 +92,8 @@ def _located(cls: type[Any], details: Any, node: Node, path: Path) -> IntentErro
             "unknown key", inner.key_place, path_text((*path, *where)), nearest=nearest(key, names),
             remedy=f"the keys here are {', '.join(names)}" if names else "",
         )
-    return IntentError(_message(kind, details, found), *_place(node, path, steps))
+    message = _message(kind, details, found)
+    return IntentError(message, *_place(node, path, steps[:-1] if kind == "missing" else steps))
 
 
 _EXPECTED = {
@@ -106,6 +107,8 @@ _EXPECTED = {
 
 
 def _message(kind: str, details: Any, found: object) -> str:
+    if kind == "missing":
+        return f"{details['loc'][-1]} is missing"
     if kind == "value_error":
         return str(details["ctx"]["error"])
     shown = repr(found) if isinstance(found, (str, int, float)) else _named(found)

@@ -36,7 +36,7 @@ Target = Annotated[str, Check(_target)]
 Share = Annotated[str, Check(_share)]
 Count = Annotated[int, Bound(0, 1_000_000)]
 #: The watchdog's deadline is never less than what applying, settling and three connects take.
-Deadline = Annotated[float, Bound(1, 3600)]
+Deadline = Annotated[float, Bound(1, 86400)]
 
 
 @spec
@@ -66,6 +66,9 @@ class RolloutSettings:
     wave: Share | None = None
     soak: Annotated[float, Bound(0, 86400)] | None = None
     max_failures: Count | None = None
+    allow: tuple[Text, ...] = ()
+    #: Tasks run after each wave's confirms, on the hosts of the wave.
+    fleet_gates: tuple[TaskName, ...] = ()
 
 
 @spec

@@ -1,0 +1,191 @@
+"""One device of ``network:``: its keys sorted by netplan's table, and its spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleet.errors import IntentError
+from fleet.host import registry
+from fleet.host.fields import DeviceName
+from fleet.host.spec import encode
+from fleet.intent.convert import convert, joined
+from fleet.intent.netplan import APPLIED, LATER, MANAGER, NETWORK, REFUSED, RENDERERS, Key, verdict_text
+from fleet.intent.source import nearest
+from fleet.intent.tree import Mapping, Node, Scalar, Sequence, path_text, words
+
+Path = tuple[str | int, ...]
+
+#: A device's key that is a flag of the bridge's port it is, and the flag's name in bridge(8).
+PORT_FLAGS = {"hairpin": "hairpin", "port-mac-learning": "learning", "neigh-suppress": "neigh-suppress"}
+#: Keys whose entries are names that somebody chose, with the table's keys below them.
+_NAMED = ("addresses", "ports")
+
+_check_name = DeviceName.__metadata__[0].function  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of a device's ``routing-policy``: its name, the rule in words, and its spec."""
+
+    name: str
+    data: dict[str, Any]
+    node: Node
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as intent has it: the spec, as a record and as data, and what is not in it."""
+
+    section: str
+    name: str
+    node: Mapping
+    spec: Any
+    data: dict[str, Any]
+    rules: tuple[Rule, ...] = ()
+    port_flags: dict[str, Any] = field(default_factory=dict)
+    manager: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The kind of its resource."""
+        return registry.BY_SECTION[self.section].kind
+
+    @property
+    def path(self) -> Path:
+        """Its place in the data."""
+        return ("network", self.section, self.name)
+
+    def node_at(self, *steps: str | int) -> tuple[Node, str]:
+        """Return the node below the device at some steps, as far as they go, and its path."""
+        node: Node = self.node
+        where: list[str | int] = []
+        for step in steps:
+            inner: Node | None = None
+            if isinstance(node, Mapping):
+                inner = node.entries.get(str(step))
+            elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
+                inner = node.items[step]
+            if inner is None:
+                break
+            node = inner
+            where.append(step)
+        return node, path_text((*self.path, *where))
+
+
+def read_device(section: str, name: str, node: Node) -> Device:
+    """Return a device from its rendered node; raises IntentError with all that is wrong with it."""
+    path: Path = ("network", section, name)
+    if not isinstance(node, Mapping):
+        raise IntentError(
+            "a mapping is expected", node.key_place, path_text(path),
+            remedy="write {} for a device with no settings of its own",
+        )
+    errors = [*_name_errors(section, name, node), *check_keys(node, NETWORK[section].inner or {}, path)]
+    if errors:
+        raise joined(errors)
+    table = NETWORK[section].inner or {}
+    own: dict[str, Any] = {}
+    manager: dict[str, Any] = {}
+    for key, value in node.entries.items():
+        if table[key].verdict == MANAGER:
+            if key != "renderer":
+                manager[key] = words(value)
+        elif key not in PORT_FLAGS and key != "routing-policy":
+            own[key] = _normal(key, words(value))
+    spec_class = registry.load(registry.BY_SECTION[section].kind).SPEC
+    rules: tuple[Rule, ...] = ()
+    spec: Any = None
+    try:
+        spec = convert(spec_class, own, node, path)
+    except IntentError as error:
+        errors.append(error)
+    try:
+        rules = tuple(_rules(node, path))
+    except IntentError as error:
+        errors.append(error)
+    if errors:
+        raise joined(errors)
+    flags = {PORT_FLAGS[key]: words(value) for key, value in node.entries.items() if key in PORT_FLAGS}
+    return Device(section, name, node, spec, encode(spec), rules, flags, manager)
+
+
+def _name_errors(section: str, name: str, node: Mapping) -> Iterator[IntentError]:
+    try:
+        # With `match` the name is netplan's identifier alone; the kernel never sees it.
+        _check_name(name[:15] if section == "ethernets" and "match" in node.entries else name)
+    except ValueError as error:
+        yield IntentError(str(error), node.key_place, path_text(("network", section)))
+
+
+def check_keys(node: Mapping, table: dict[str, Key], path: Path) -> Iterator[IntentError]:
+    """Yield an error for every key, at any depth, that fleet does not know or refuses."""
+    for key, value in node.entries.items():
+        entry = table.get(key)
+        where = (*path, key)
+        if entry is None:
+            known = [name for name, item in table.items() if item.verdict in (APPLIED, MANAGER)]
+            yield IntentError(
+                "unknown key", value.key_place, path_text(where), nearest=nearest(key, known or table)
+            )
+        elif entry.verdict in (REFUSED, LATER):
+            yield IntentError(verdict_text(key, entry), value.key_place, path_text(where))
+        elif key == "renderer":
+            yield from check_renderer(value, where)
+        elif entry.inner:
+            yield from _inner(value, entry.inner, where, key in _NAMED)
+
+
+def check_renderer(node: Node, path: Path) -> Iterator[IntentError]:
+    """Yield an error where a renderer is not networkd."""
+    name = node.text if isinstance(node, Scalar) else ""
+    reason = RENDERERS.get(name, f"{name!r} is no renderer; write `networkd`")
+    if reason:
+        yield IntentError(reason, node.place, path_text(path))
+
+
+def _inner(node: Node, table: dict[str, Key], path: Path, named: bool) -> Iterator[IntentError]:
+    if isinstance(node, Sequence):
+        for index, item in enumerate(node.items):
+            yield from _inner(item, table, (*path, index), named)
+    elif isinstance(node, Mapping) and named:
+        for name, inner in node.entries.items():
+            yield from _inner(inner, table, (*path, name), False)
+    elif isinstance(node, Mapping):
+        yield from check_keys(node, table, path)
+
+
+def _normal(key: str, value: Any) -> Any:
+    """Return a key's words in the one form that its spec takes."""
+    if key == "addresses" and isinstance(value, list):
+        return [_address(item) for item in value]
+    if key == "parameters" and isinstance(value, dict) and "aging-time" in value:
+        return {"ageing-time" if name == "aging-time" else name: item for name, item in value.items()}
+    return value
+
+
+def _address(item: Any) -> Any:
+    if isinstance(item, str):
+        return {"address": item}
+    if isinstance(item, dict) and len(item) == 1:
+        ((address, options),) = item.items()
+        if isinstance(options, dict):
+            return {"address": address, **options}
+    return item
+
+
+def _rules(node: Mapping, path: Path) -> Iterator[Rule]:
+    policy = node.get("routing-policy")
+    if policy is None:
+        return
+    where = (*path, "routing-policy")
+    if not isinstance(policy, Sequence):
+        raise IntentError("a list is expected", policy.place, path_text(where))
+    from fleet.host.kinds.rule import SPEC
+
+    for index, item in enumerate(policy.items):
+        spec = convert(SPEC, words(item), item, (*where, index))
+        data = encode(spec)
+        said = [f"{name.rstrip('_').replace('_', '-')} {value}" for name, value in data.items()]
+        yield Rule(" ".join(said), data, item)

@@ -63,6 +63,7 @@ class Lab:
                 try:
                     self._make(topology, wanted, sshd_only)
                 except BaseException:
+                    print(open(f"{self.folder}/log").read())
                     self._end()
                     raise
             else:
@@ -123,7 +124,7 @@ class Lab:
     def prefix(self, host: str) -> list[str]:
         """Return the argv prefix that runs a command inside a host, in all of its namespaces."""
         pid = self.pid(host)
-        return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r/", "-w/", "--"]
+        return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]
 
     def pid(self, host: str) -> int:
         """Return the pid of a host's init; raises LabError where it does not run."""

@@ -268,6 +268,7 @@ def _join_controller(router: int, order: dict[str, Any]) -> None:
     ours.set_up("lo")
     ours.make_cable(UPLINK, DOWNLINK, router)
     theirs.set_up(DOWNLINK)
+    theirs.set_up(DOWNLINK)
     ours.add_address(UPLINK, order["controller"])
     theirs.add_address(DOWNLINK, order["router"])
     ours.add_default(UPLINK, order["router"].partition("/")[0])

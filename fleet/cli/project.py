@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fleet.cli.complete import find_project
 from fleet.errors import UsageError
+from fleet.lazy import defer
 
 if TYPE_CHECKING:
     from fleet.intent import Project
@@ -31,6 +32,7 @@ def project_path(named: Path | None) -> Path:
 def open_project(named: Path | None) -> Project:
     """Load the project; raises InventoryError with file and line."""
     path = project_path(named)
+    defer("ruamel.yaml")
     from fleet.intent import load_project
 
     return load_project(path)

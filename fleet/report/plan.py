@@ -150,7 +150,14 @@ def _plan_lines(plan: Plan, paint: Paint, most: int) -> list[str]:
     for key, changes in resources.items():
         whole = next((c for c in changes if not c.what and c.action in MARKS), None)
         mark = MARKS[whole.action] if whole else "~"
-        lines.append(f"  {_marked(mark, f'{mark} {title(key)}', paint)}")
+        head = f"{mark} {title(key)}"
+        if len(changes) == 1 and changes[0].what == "value":
+            # A sysctl is its value: one line says both.
+            first, *notes = _change_lines(changes[0], paint, most)
+            said = first.strip().replace("~ value", head, 1)
+            lines += [f"  {said}", *notes]
+            continue
+        lines.append(f"  {_marked(mark, head, paint)}")
         for change in changes:
             lines += _change_lines(change, paint, most)
     for problem in plan.problems:
@@ -159,15 +166,7 @@ def _plan_lines(plan: Plan, paint: Paint, most: int) -> list[str]:
 
 
 def _change_lines(change: Change, paint: Paint, most: int) -> list[str]:
-    lines = []
-    if change.what:
-        lines.append(_marked(*attribute_line(change), paint))
-    elif change.action == CREATE and isinstance(change.after, dict):
-        lines += [
-            _marked("+", f"+ {clean(name)} {value(data)}", paint)
-            for name, data in change.after.items()
-            if data is not None
-        ]
+    lines = [_marked(*attribute_line(change), paint)] if change.what else []
     note = _note(change, most)
     if note:
         painted = paint.faint(note) if change.impact == "none" else paint.changed(note)
@@ -175,7 +174,14 @@ def _change_lines(change: Change, paint: Paint, most: int) -> list[str]:
         if change.what and not change.guests and not change.reason:
             lines[-1] += f"  {painted}"
         else:
-            lines.append(f"  {painted}")
+            lines.append(f"  {painted}" if change.what else painted)
+    if not change.what and change.action == CREATE and isinstance(change.after, dict):
+        lines += [
+            _marked("+", f"+ {clean(name)} {value(data)}", paint)
+            for name, data in change.after.items()
+            # A rule's name is all that it has.
+            if data is not None and f"{name} {data}" not in change.name
+        ]
     return [f"      {line}" for line in lines]
 
 

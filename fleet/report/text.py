@@ -22,6 +22,8 @@ _UNSAFE = {
 _ESCAPES = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _UNSAFE}
 _ESCAPES |= {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
 
+#: The order in which ip-route(8) says what a route has.
+WORDS = ("via", "dev", "table", "metric", "src", "scope", "mtu")
 #: Longer values than this say nothing more to a reader; JSON has them whole.
 LONGEST = 200
 
@@ -44,7 +46,9 @@ def value(data: Any) -> str:
     if isinstance(data, dict) and data.get("to", data.get("address")) is not None:
         # A route or an address as ip(8) writes it: default via 198.51.100.1 table 100.
         first = "to" if "to" in data else "address"
-        rest = (f"{clean(k)} {value(v)}" for k, v in data.items() if k != first and v is not None)
+        known = [key for key in WORDS if key in data]
+        order = [*known, *(key for key in data if key not in known and key != first)]
+        rest = (f"{clean(key)} {value(data[key])}" for key in order if data[key] is not None)
         return " ".join([value(data[first]), *rest])
     if isinstance(data, dict):
         return (

@@ -147,7 +147,7 @@ def _leave_stdio() -> None:
 
 
 def _try(armed: Armed, system: System, pipe: int) -> tuple[list[Any], str]:
-    """Apply and verify; return the problems and why it has to be taken back, empty if it has not."""
+    """Apply and verify; return the problems, and why it has to be taken back or nothing."""
     try:
         _enter_fence(armed)
         _carry_out(armed, system, pipe)
@@ -208,14 +208,17 @@ def _change(system: System, change: Change) -> None:
     """Carry out one change; what passes by itself is tried again, a bounded number of times."""
     where = system.at(change.namespace) if change.namespace else system
     kind = registry.load(change.kind)
-    for pause in (*_PAUSES, None):
+    for pause in _PAUSES:
         try:
-            return kind.apply(where, change)
+            kind.apply(where, change)
         except Exception as error:
             number = getattr(error, "errno", None) or getattr(error, "code", None)
-            if pause is None or number not in _PASSING:
+            if number not in _PASSING:
                 raise
-        time.sleep(pause)
+            time.sleep(pause)
+        else:
+            return
+    kind.apply(where, change)
 
 
 def verify(armed: Armed, system: System) -> list[Any]:

@@ -138,10 +138,17 @@ def _arm_locked(
         shortest_deadline(len(plan.changes), plan.settle),
         min(float(request.get("deadline") or DEFAULT_DEADLINE), LONGEST_DEADLINE),
     )
+    try:
+        archive = units.stage_helper(paths)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            "refused", f"cannot keep a copy of the helper: {error}; nothing was changed"
+        ) from error
     facts = {
         "owner": str(request.get("owner", ""))[:200], "plan_digest": plan.digest,
         "changes": len(plan.changes), "nonce_hash": request["nonce_hash"].lower(),
-        "addresses": list(addresses), "helper_path": units.helper_folder(),
+        "addresses": list(addresses), "loaded_from": units.helper_folder(),
+        "archive": archive,
         "probes": probe.expected_after(probes, plan.changes),
     }
     snapshot = capture(system, scope_of(plan))
@@ -183,7 +190,7 @@ def _start(
     memory: dict[str, Any],
     seconds: float,
 ) -> tuple[Armed, dict[str, Any]]:
-    """Start the timers; where one cannot be started, nothing is left running and nothing changed."""
+    """Start the timers; where one cannot be, nothing is left running and nothing was changed."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     token = os.urandom(16).hex()
@@ -194,7 +201,9 @@ def _start(
     try:
         watchdogs.start(transaction, system, deadline, memory)
         crash.point("arm.watchdog.started")
-        unit = units.start_timer(system, transaction.name, transaction.paths, seconds)
+        unit = units.start_timer(
+            system, transaction.name, str(transaction.facts["archive"]), seconds
+        )
         crash.point("arm.timer.started")
         facts = {
             "armed_at": armed_at, "deadline": deadline, "lease": token,

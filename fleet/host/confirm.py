@@ -167,7 +167,8 @@ def _check(
         state = transaction.state if transaction.terminal else transaction.verdict()
         raise Refused("refused", f"transaction {transaction.name} is {state} already")
     if transaction.journal.state != APPLIED:
-        raise Refused("refused", f"transaction {transaction.name} is {transaction.state}, not APPLIED")
+        state = transaction.state
+        raise Refused("refused", f"transaction {transaction.name} is {state}, not APPLIED")
     if system.boottime() >= float(facts["deadline"]):
         raise Refused("refused", "the deadline has passed")
     connection = trace_connection()

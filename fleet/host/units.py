@@ -7,9 +7,8 @@ Python upgrade between commit and boot cannot break it (compiled code would be r
 from __future__ import annotations
 
 import os
-import sys
 
-from fleet.host import files
+from fleet.host import files, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,14 +127,13 @@ def timer_argv(transaction: str, archive: str, seconds: float, python: str = PYT
     ]
 
 
-def start_timer(system: System, transaction: str, paths: Paths, seconds: float) -> str:
+def start_timer(system: System, transaction: str, archive: str, seconds: float) -> str:
     """Start the timer and read it back; return its name, empty where systemd is not PID 1.
 
     Raises OSError or CommandError where systemd is there and the timer is not.
     """
     if not booted(system):
         return ""
-    archive = stage_helper(paths)
     install(system, archive)
     system.run(timer_argv(transaction, archive, seconds))
     name = f"{timer_name(transaction)}.timer"
@@ -185,7 +183,7 @@ def _install_file(path: str, text: str) -> bool:
 
 def stage_helper(paths: Paths) -> str:
     """Write the helper's sources as one archive and return its path; once per content."""
-    texts = sources()
+    texts = {**_pyroute2(paths), **sources()}
     digest = files.sha256("\0".join(f"{name}\0{texts[name]}" for name in sorted(texts)))
     folder = f"{paths.state}/boot"
     files.make_private(folder)
@@ -201,21 +199,26 @@ def helper_folder() -> str:
     """Return where the running helper was loaded from, for the journal."""
     import fleet.host
 
-    return str(next(iter(fleet.host.__path__)))
+    return _pushed() or str(next(iter(fleet.host.__path__), ""))
+
+
+def _pushed() -> str:
+    """Return the folder of the archive that a controller pushed and this helper runs from."""
+    import fleet.host
+
+    code = getattr(getattr(fleet.host, "__loader__", None), "path", None)
+    return os.path.dirname(code) if isinstance(code, str) else ""
 
 
 def sources() -> dict[str, str]:
     """Return the running helper's sources by their path below ``fleet/``'s parent.
 
-    Raises OSError where the helper runs from something that keeps none.
+    Raises OSError where they are not on this host.
     """
     import fleet.host
 
-    package = sys.modules["fleet.host"]
-    given = getattr(getattr(package, "__loader__", None), "sources", None)
-    if given is not None:
-        found: dict[str, str] = given()
-        return found
+    if _pushed():
+        return _unpack(f"{_pushed()}/source")
     texts = {"fleet/__init__.py": ""}
     for top in fleet.host.__path__:
         for folder, _, names in os.walk(top):
@@ -227,6 +230,37 @@ def sources() -> dict[str, str]:
     if len(texts) == 1:
         raise OSError("the helper's sources are not on this host")
     return texts
+
+
+def _unpack(path: str) -> dict[str, str]:
+    """Return a pushed archive's files: it is compressed JSON, {module: source}, and a package's
+    name ends in a dot.
+    """
+    import zlib
+
+    modules = wire.loads(zlib.decompress(files.read(path)).decode("utf-8"))
+    return {
+        name.replace(".", "/") + ("__init__.py" if name.endswith(".") else ".py"): text
+        for name, text in modules.items()
+        if name  # the loader's own, which a boot does not need
+    }
+
+
+def _pyroute2(paths: Paths) -> dict[str, str]:
+    """Return the pyroute2 that was pushed to this host: what applies at boot imports it."""
+    folder = f"{paths.state}/helper"
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return {}
+    for name in names:
+        try:
+            found = _unpack(f"{folder}/{name}/source")
+        except (OSError, ValueError):
+            continue
+        if "pyroute2/__init__.py" in found:
+            return found
+    return {}
 
 
 def _archive(texts: dict[str, str]) -> bytes:

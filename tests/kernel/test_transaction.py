@@ -60,7 +60,7 @@ def test_a_confirmed_transaction_stays(host: Hypervisor) -> None:
 def test_without_a_confirm_the_host_is_as_before(host: Hypervisor) -> None:
     """When the deadline passes, everything the plan touched is back, by ip(8)'s word."""
     before = host.kernel()
-    helper, _ = applied(host, deadline=1.0)
+    helper, _ = applied(host, deadline=1.5)
     assert host.kernel() != before
     assert host.wait_for_outcome()["state"] == "REVERTED"
     assert host.kernel() == before
@@ -73,7 +73,7 @@ def test_without_a_confirm_the_host_is_as_before(host: Hypervisor) -> None:
 
 
 def test_a_failing_change_is_taken_back_at_once(host: Hypervisor) -> None:
-    """An error in the middle is answered with `reverted` and the problem, long before the deadline."""
+    """An error in the middle is answered with `reverted` and the problem, at once."""
     before = host.kernel()
     hook = (
         "def fail(name):\n"
@@ -137,7 +137,7 @@ def test_a_stale_plan_is_refused(host: Hypervisor) -> None:
 
 
 def test_the_session_may_die_during_apply(host: Hypervisor) -> None:
-    """With every pipe to the controller closed the plan is still carried out and can be confirmed."""
+    """With every pipe to the controller closed the plan is carried out, and can be confirmed."""
     helper, digest = armed(host)
     helper.send("apply", transaction="tx1")
     helper.close()
@@ -251,7 +251,7 @@ def test_a_confirm_is_used_once(host: Hypervisor) -> None:
 
 def test_a_late_confirm_is_refused(host: Hypervisor) -> None:
     """After the deadline nothing is confirmed any more, whatever the watchdogs are doing."""
-    _, digest = applied(host, deadline=0.9)
+    _, digest = applied(host, deadline=1.5)
     for pid in host.watchdogs():
         os.kill(pid, signal.SIGSTOP)
     deadline = host.status()["deadline"]
@@ -281,8 +281,8 @@ def test_a_probe_that_passed_must_pass_again(host: Hypervisor) -> None:
     """A TCP target that answered before arming and is gone now keeps the confirm from counting."""
     host.ip("address add 198.18.7.1/32 dev lo")
     listener = (
-        "import socket, time; s = socket.create_server(('198.18.7.1', 7777)); print('up', flush=True);"
-        "time.sleep(600)"
+        "import socket, time; s = socket.create_server(('198.18.7.1', 7777));"
+        "print('up', flush=True); time.sleep(600)"
     )
     import subprocess
 
@@ -352,7 +352,7 @@ def test_no_room_is_refused_before_the_change(host: Hypervisor) -> None:
 def test_a_revert_needs_no_room(host: Hypervisor) -> None:
     """With every file system full from APPLIED on, the host is put back all the same."""
     before = host.kernel()
-    applied(host, deadline=1.5)
+    applied(host, deadline=2.0)
     for directory in ("/var/lib", "/run"):
         host.sh("dd", "if=/dev/zero", f"of={directory}/fill", "bs=4k", check=False)
     until(lambda: host.kernel() == before, 5.0)

@@ -56,12 +56,16 @@ def test_a_killed_helper_leaves_the_host_as_before(host: Hypervisor, point: str)
     before = host.kernel()
     helper = host.helper(f"die_at({point!r})\n")
     digest = helper.call("plan", state=STATE)["plan"]["digest"]
-    fields = {"plan_digest": digest, "deadline": 0.8, "nonce_hash": "0" * 64, "owner": "ops@desk"}
+    codes: list[str] = []
+    fields = {"plan_digest": digest, "deadline": 2.0, "nonce_hash": "0" * 64, "owner": "ops@desk"}
     try:
         helper.call("arm", transaction="tx1", **fields)
         helper.call("apply", transaction="tx1")
-    except (EOFError, HelperFailed) as error:
-        assert isinstance(error, EOFError) or error.code == "reverted", error
+    except EOFError:
+        pass
+    except HelperFailed as error:
+        codes.append(error.code)
+    assert codes in ([], ["reverted"])
     if point in BEFORE_ARMED:
         host.helper().call("recover")
         assert host.status().get("state", "ABANDONED") == "ABANDONED"
@@ -82,18 +86,20 @@ def _settled(host: Hypervisor) -> bool:
     return True
 
 
-@pytest.mark.parametrize("point", of_stage("confirm", "persist", "CONFIRMED", "PERSISTING", "COMMITTED"))
+@pytest.mark.parametrize(
+    "point", of_stage("confirm", "persist", "CONFIRMED", "PERSISTING", "COMMITTED")
+)
 def test_a_killed_confirm_has_one_meaning(host: Hypervisor, point: str) -> None:
-    """SIGKILL of the confirming process: before the decision the host goes back, after it forward."""
+    """SIGKILL while confirming: before the decision the host goes back, after it forward."""
     before = host.kernel()
-    _, digest = applied(host, deadline=1.0)
+    undecided = point in ("confirm.begin", "confirm.checked")
+    _, digest = applied(host, deadline=2.5 if undecided else 20.0)
     after = host.kernel()
     helper = host.helper(f"connection({host.boottime()!r}, '198.18.0.5')\ndie_at({point!r})\n")
     try:
         confirm(helper, digest)
     except EOFError:
         pass
-    undecided = point in ("confirm.begin", "confirm.checked")
     outcome = host.wait_for_outcome()
     assert outcome["state"] == ("REVERTED" if undecided else "COMMITTED")
     assert host.kernel() == (before if undecided else after)
@@ -102,8 +108,11 @@ def test_a_killed_confirm_has_one_meaning(host: Hypervisor, point: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", [name for name in of_stage("revert", "REVERTING", "REVERTED") if ".1." not in name
-              and not name.startswith("revert.round") or name == "revert.round.0.after"]
+    "point",
+    [
+        name for name in of_stage("revert", "REVERTING", "REVERTED")
+        if not name.startswith("revert.round") or name == "revert.round.0.after"
+    ],
 )
 def test_watchdogs_killed_while_they_revert(host: Hypervisor, point: str) -> None:
     """Both watchdogs die at the same point of the way back: the next recover finishes it."""
@@ -120,14 +129,14 @@ def test_watchdogs_killed_while_they_revert(host: Hypervisor, point: str) -> Non
 def test_one_watchdog_killed_the_second_acts(host: Hypervisor) -> None:
     """SIGKILL of one watchdog changes nothing: the other puts the host back in time."""
     before = host.kernel()
-    applied(host, deadline=1.0)
+    applied(host, deadline=1.5)
     os.kill(host.watchdogs()[0], signal.SIGKILL)
     assert host.wait_for_outcome(seconds=3.0)["state"] == "REVERTED"
     assert host.kernel() == before
 
 
 def test_a_watchdog_stopped_while_it_reverts_is_replaced(host: Hypervisor) -> None:
-    """A watchdog that hangs in the middle of the way back is killed by the other, which finishes."""
+    """A watchdog that hangs on the way back is killed by the other, which finishes."""
     before = host.kernel()
     once = (
         "from fleet.host import watchdog, recover\n"
@@ -246,7 +255,7 @@ def test_a_child_of_the_applier_is_fenced_too(host: Hypervisor) -> None:
 def test_a_revert_needs_nothing_from_the_disk(host: Hypervisor) -> None:
     """With the program, the interpreter's library and fleet's directory hidden it still reverts."""
     before = host.kernel()
-    applied(host, deadline=1.0)
+    applied(host, deadline=1.5)
     script = (
         f"mount -t tmpfs none {REPOSITORY}/fleet; mount -t tmpfs none /usr/lib/python3.11;"
         "mount -t tmpfs none /var/lib/fleet"
@@ -260,7 +269,7 @@ def test_a_revert_needs_nothing_from_the_disk(host: Hypervisor) -> None:
 
 
 def test_a_watchdog_outlives_the_session(host: Hypervisor) -> None:
-    """It is in no session or process group of the helper, ignores signals, and holds no stdio."""
+    """It is in no session of the helper, ignores signals, and holds no stdio."""
     helper, _ = applied(host, deadline=1.5)
     # Without CAP_SYS_RESOURCE the kernel refuses to go below what a process was given.
     allowed = host.sh("sh", "-c", "echo -1000 > /proc/self/oom_score_adj && echo yes", check=False)
@@ -268,7 +277,8 @@ def test_a_watchdog_outlives_the_session(host: Hypervisor) -> None:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
         assert int(fields[3]) != helper.pid
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGUSR1):
+            back = {**STATE, "resources": BACK}
+            helper, digest = applied(host, name=f"back{index}", state=back)
             os.kill(pid, number)
         assert {os.readlink(f"/proc/{pid}/fd/{each}") for each in (0, 1, 2)} == {"/dev/null"}
         if allowed:
@@ -284,11 +294,12 @@ def test_confirm_and_expiry_have_one_winner(host: Hypervisor) -> None:
     seen = set()
     for index, offset in enumerate((-0.05, -0.03, -0.02, -0.01, -0.005, 0.0, 0.005, 0.02)):
         name = f"race{index}"
-        helper, digest = applied(host, deadline=0.55, name=name)
+        helper, digest = applied(host, deadline=1.2, name=name)
         deadline = host.status(name)["deadline"]
         answer = _confirm_at(host, name, digest, deadline + offset)
         outcome = host.wait_for_outcome(name)
         seen.add(outcome["state"])
+        assert answer in ("COMMITTED", "refused", "locked")
         assert (answer == "COMMITTED") == (outcome["state"] == "COMMITTED")
         if outcome["state"] == "COMMITTED":
             assert host.kernel() != before
@@ -316,7 +327,6 @@ def _confirm_at(host: Hypervisor, name: str, digest: str, when: float) -> str:
     try:
         return str(confirm(helper, digest, name=name)["state"])
     except HelperFailed as error:
-        assert error.code in ("refused", "locked"), error
         return error.code
 
 

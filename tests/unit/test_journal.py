@@ -1,4 +1,4 @@
-"""The journal: what is torn or changed is never believed, and space is there before it is needed."""
+"""The journal: what is torn or changed is never believed, and its space is there beforehand."""
 
 from __future__ import annotations
 
@@ -154,7 +154,9 @@ def test_a_planted_directory_is_not_followed(tmp_path: Path) -> None:
         files.make_private(str(tmp_path / "fleet"))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "-x", "lock", "x" * 65, "é", "a\n", 3])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "../x", "-x", "lock", "x" * 65, "é", "a\n", 3]
+)
 def test_a_name_that_leads_elsewhere_is_refused(name: object) -> None:
     """Only a plain name can name a transaction's directory."""
     with pytest.raises(ValueError):

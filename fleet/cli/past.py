@@ -60,9 +60,7 @@ def _facts(run: PastRun) -> list[tuple[str, str]]:
         ("by", f"{clean(run.controller)} (process {run.pid})"),
         ("revision", clean(run.revision) or "not in git"),
     ]
-    said = ", ".join(
-        f"{clean(k)} {clean(v)}" for k, v in run.options.items() if v not in (None, "")
-    )
+    said = ", ".join(f"{clean(k)} {clean(v)}" for k, v in run.options.items() if v or v == 0)
     facts += [("options", said)] if said else []
     return facts + ([("stopped", clean(run.stopped, 400))] if run.stopped else [])
 
@@ -84,8 +82,13 @@ def _cells(run: PastRun) -> list[str]:
         clean(run.kind),
         ", ".join(ends),
         clean(run.controller),
-        clean(run.revision),
+        _short(run.revision),
     ]
+
+
+def _short(revision: str) -> str:
+    commit, dash, dirty = clean(revision).partition("-")
+    return f"{commit[:12]}{dash}{dirty}"
 
 
 def _took(run: PastRun) -> str:

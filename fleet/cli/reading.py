@@ -87,14 +87,14 @@ def show_observation(how: OneHost, host: str, kinds: Sequence[str], as_json: boo
     seen = finish(_observe(work_on(how, host), host, kinds))
     if seen.trouble is not None:
         raise FleetError(f"{host}: {seen.trouble.kind}: {seen.trouble.message}")
-    sections = seen.resources.get("sections", seen.resources)
+    sections = as_intent(seen.resources)
     if as_json:
         print_json("observe", {host: {"resources": sections}})
         return
     import yaml
 
     # YAML's own escapes keep what a host sent from reaching the terminal raw.
-    print(yaml.safe_dump(_plain(sections), sort_keys=False, default_flow_style=None), end="")
+    print(yaml.safe_dump(sections, sort_keys=False, default_flow_style=None), end="")
 
 
 def exit_of(read: Mapping[str, HostPlan] | Mapping[str, HostAudit]) -> int:
@@ -137,9 +137,28 @@ def _json(each: HostPlan | HostAudit, form: Callable[[Plan], dict[str, Any]]) ->
     return {**form(each.plan), "pending": dict(each.pending) if each.pending else None}
 
 
+def as_intent(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return observed resources, which come by kind, under the sections of an intent."""
+    from fleet.host.registry import BY_NAME
+
+    network: dict[str, Any] = {}
+    intent: dict[str, Any] = {"network": network}
+    for kind, named in resources.items():
+        entry = BY_NAME.get(kind)
+        if entry is not None and entry.device:
+            network[entry.section] = _plain(named)
+        elif kind == "sysctl":
+            intent["sysctl"] = {clean(k): v["value"] for k, v in _plain(named).items()}
+        else:
+            intent[entry.section if entry else clean(kind)] = _plain(named)
+    return {section: found for section, found in intent.items() if found}
+
+
 def _plain(data: Any) -> Any:
+    """Return plain data with whole numbers whole and nothing that is empty, as a person writes."""
     if isinstance(data, Mapping):
-        return {clean(key): _plain(inner) for key, inner in data.items()}
+        pairs = ((clean(key), _plain(inner)) for key, inner in data.items())
+        return {key: inner for key, inner in pairs if inner is not None and inner != {}}
     if isinstance(data, (list, tuple)):
         return [_plain(item) for item in data]
-    return data
+    return int(data) if isinstance(data, float) and data.is_integer() else data

@@ -58,7 +58,7 @@ def _lines(host: str, results: MultiResult, paint: Paint) -> list[str]:
         said = clean(error if error is not None else first.result, 400)
         return [f"{paint.strong(clean(host) + ':')} {paint.removed('failed')}: {said}"]
     changed = paint.changed(" changed") if results.changed else ""
-    text = "" if first.result is None else str(first.result)
+    text = _text(_data(first.result))
     if len(text) <= 100 and "\n" not in text:
         return [f"{paint.strong(clean(host) + ':')}{changed} {clean(text)}".rstrip()]
     lines = [f"  {clean(line, 400)}" for line in text.splitlines()]
@@ -70,6 +70,30 @@ def _json(results: MultiResult) -> dict[str, Any]:
     return {
         "failed": results.failed,
         "changed": results.changed,
-        "result": results[0].result,
+        "result": _data(results[0].result),
         "error": None if error is None else f"{type(error).__name__}: {error}",
     }
+
+
+def _data(result: Any) -> Any:
+    """Return a task's result as plain data where it is one of fleet's records."""
+    from dataclasses import asdict, is_dataclass
+
+    from fleet.host.spec import encode
+
+    if hasattr(result, "__spec_fields__"):
+        return encode(result)
+    return asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+
+
+def _text(data: Any) -> str:
+    if not isinstance(data, (dict, list)):
+        return "" if data is None else str(data)
+    import yaml
+
+    try:
+        return str(
+            yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
+        ).rstrip()
+    except yaml.YAMLError:
+        return str(data)

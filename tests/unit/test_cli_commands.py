@@ -9,6 +9,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import pytest
+import yaml
 from nornir.core.inventory import Defaults, Group, Groups, Host, Hosts, Inventory, ParentGroups
 
 from fleet.cli import changing, main, work
@@ -307,11 +308,13 @@ def test_revert_that_was_asked_for_is_exit_0(engine: type[Engine], capsys: Any) 
 
 def test_observe_prints_yaml_that_is_safe(engine: type[Engine], capsys: Any) -> None:
     """What a host has is YAML; what a host sent cannot reach the terminal raw."""
-    sections = {"bridges": {"br0": {"mtu": 9000, "alias": "x\x1b[2J\u202e"}}}
-    engine.answers["observe"] = Observed("hv-1", {"sections": sections})
+    bridge = {"mtu": 9000.0, "alias": "x\x1b[2J\u202e", "ports": {}}
+    found = {"bridge": {"br0": bridge}, "sysctl": {"net.ipv4.ip_forward": {"value": "1"}}}
+    engine.answers["observe"] = Observed("hv-1", found)
     code, out, _ = run(capsys, "observe", "hv-1")
     assert code == 0
-    assert "mtu: 9000" in out
+    assert yaml.safe_load(out)["network"]["bridges"]["br0"]["mtu"] == 9000
+    assert yaml.safe_load(out)["sysctl"] == {"net.ipv4.ip_forward": "1"}
     assert not set(out) & set("\x1b\u202e")
     engine.answers["observe"] = Observed("hv-1", {}, DOWN)
     assert run(capsys, "observe", "hv-1")[0] == 1

@@ -96,7 +96,9 @@ def report(run: Run, command: str, as_json: bool, verbose: bool) -> int:
     print(f"run {clean(run.id)}: {run_line(run.rows)}")
     if run.stopped:
         print(paint.changed(f"It stopped early: {clean(run.stopped, 400)}"))
-        print(f"To go on: fleet rollout --resume {run.id}   To go back: fleet revert {run.id}")
+        print(f"To go on: fleet rollout --resume {clean(run.id)}")
+        if any(row.outcome == "committed" for row in run.rows):
+            print(f"To go back: fleet revert {clean(run.id)}")
     if code == 5:
         print(paint.removed("A host needs a person: fleet status"))
     return code

@@ -65,8 +65,13 @@ def run_text(rows: Sequence[Row], paint: Paint | None = None, verbose: bool = Fa
     troubled = [row for row in rows if row.message or row.problems]
     if troubled:
         lines.append("")
+    # A hundred hosts with one reason are one line.
+    alike: dict[tuple[str, str, tuple[Problem, ...]], list[str]] = {}
     for row in troubled:
-        lines += row_lines(row, paint)
+        alike.setdefault((row.outcome, row.message, tuple(row.problems)), []).append(row.host)
+    for (outcome, message, problems), hosts in alike.items():
+        names = listed(hosts, 0 if verbose else 6)
+        lines += _reason_lines(names, outcome, message, problems, paint)
     if verbose:
         lines += ["", *run_table(rows)]
     return lines
@@ -74,9 +79,15 @@ def run_text(rows: Sequence[Row], paint: Paint | None = None, verbose: bool = Fa
 
 def row_lines(row: Row, paint: Paint) -> list[str]:
     """Return why one host is where it is."""
-    head = f"{paint.strong(clean(row.host) + ':')} {_painted(row.outcome, row.outcome, paint)}"
-    lines = [f"{head}: {clean(row.message, 400)}" if row.message else head]
-    for problem in row.problems:
+    return _reason_lines(clean(row.host), row.outcome, row.message, row.problems, paint)
+
+
+def _reason_lines(
+    names: str, outcome: str, message: str, problems: Sequence[Problem], paint: Paint
+) -> list[str]:
+    head = f"{paint.strong(names + ':')} {_painted(outcome, clean(outcome), paint)}"
+    lines = [f"{head}: {clean(message, 400)}" if message else head]
+    for problem in problems:
         lines += [f"  {line}" for line in problem_lines(problem, paint)]
     return lines
 

@@ -23,7 +23,7 @@ class State:
 
     host: str
     resources: tuple[Resource, ...] = ()
-    management: Management = Management()
+    management: Management = field(default_factory=Management)
     ignore: tuple[str, ...] = ()
     probes: dict[str, Any] = field(default_factory=dict)
     manager: dict[str, Any] = field(default_factory=dict)

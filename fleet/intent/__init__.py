@@ -17,6 +17,15 @@ from fleet.intent.project import (
 from fleet.intent.schema import intent_schema
 
 __all__ = [
-    "Explained", "Project", "Revision", "explain", "intent_of", "intent_schema", "load_project",
-    "manager_file", "render_state", "settings_of", "validate",
+    "Explained",
+    "Project",
+    "Revision",
+    "explain",
+    "intent_of",
+    "intent_schema",
+    "load_project",
+    "manager_file",
+    "render_state",
+    "settings_of",
+    "validate",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,7 @@ class Assembler:
         _check_sections(data)
         if not any(data.entries[key].flags & TEMPLATES for key in SECTIONS if key in data.entries):
             return data
-        variables = {
-            key: plain(node) for key, node in data.entries.items() if key not in SECTIONS
-        }
+        variables = {key: plain(node) for key, node in data.entries.items() if key not in SECTIONS}
         variables["host"] = about
         entries = {
             key: self._rendered(node, variables, (key,)) if key in SECTIONS else node
@@ -154,7 +153,8 @@ class Assembler:
                 errors.append(
                     IntentError(
                         f"{name} is already under {other.section}, at {place.file}:{place.line}",
-                        node.key_place, path_text(("network", section, name)),
+                        node.key_place,
+                        path_text(("network", section, name)),
                     )
                 )
         return devices, errors
@@ -197,16 +197,19 @@ class Assembler:
         from fleet.intent.convert import adapter
 
         value = words(node)
-        texts = value if isinstance(value, list) else [value]
-        if not all(isinstance(text, str) for text in texts):
-            raise IntentError("a text or a list of numbers is expected", node.place, f"sysctl.{key}")
+        texts: list[str] = []
+        for text in value if isinstance(value, list) else [value]:
+            if not isinstance(text, str):
+                message = "a text or a list of texts is expected"
+                raise IntentError(message, node.place, f"sysctl.{key}")
+            texts.append(text)
         # sysctl(8) prints the parts of a value apart by tabs; written they are by any space.
-        text = " ".join(" ".join(texts).split(" ")).replace("\t", " ").strip(" ")
+        text = " ".join(part for part in re.split("[ \t]+", " ".join(texts)) if part)
         if (key, text) not in self._sysctls:
             if len(self._sysctls) >= _REMEMBERED:
                 self._sysctls.clear()
             try:
-                name = adapter(SysctlName).validate_python(_dotted(key))  # type: ignore[arg-type]
+                name = adapter(SysctlName).validate_python(_dotted(key))
             except ValueError:
                 raise IntentError(
                     f"{key!r} is not a sysctl such as net.ipv4.ip_forward", node.key_place, "sysctl"
@@ -245,8 +248,12 @@ def _check_sections(data: Mapping) -> None:
         if key in RESERVED:
             raise IntentError(f"this fleet cannot apply {key} yet", node.key_place, key)
         if key == "host":
-            raise IntentError("in templates `host` is fleet's own", node.key_place, key,
-                              remedy="call the variable something else")
+            raise IntentError(
+                "in templates `host` is fleet's own",
+                node.key_place,
+                key,
+                remedy="call the variable something else",
+            )
         near = nearest(key, SECTIONS)
         if near and isinstance(node, Mapping) and _looks_like(near, node):
             raise IntentError("unknown section", node.key_place, key, nearest=near)
@@ -326,18 +333,22 @@ def _port_flags(devices: dict[str, Device]) -> dict[str, Any]:
 
         flags = convert(BridgePort, device.port_flags, device.node, device.path)
         bridge = next(
-            (d for d in devices.values()
-             if d.kind == "bridge" and device.name in (d.spec.interfaces or ())), None
+            (
+                d
+                for d in devices.values()
+                if d.kind == "bridge" and device.name in (d.spec.interfaces or ())
+            ),
+            None,
         )
         if bridge is None:
             raise IntentError(
                 f"{', '.join(device.port_flags)} is for ports, and no bridge lists {device.name}",
-                device.node.key_place, path_text(device.path),
+                device.node.key_place,
+                path_text(device.path),
             )
         spec = specs.get(bridge.name, bridge.spec)
         own = (spec.ports or {}).get(device.name, BridgePort())
-        said = {name: value for name, value in encode(flags).items()}
-        ports = {**(spec.ports or {}), device.name: dataclasses.replace(own, **said)}
+        ports = {**(spec.ports or {}), device.name: dataclasses.replace(own, **encode(flags))}
         specs[bridge.name] = dataclasses.replace(spec, ports=ports)
     return specs
 

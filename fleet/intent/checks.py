@@ -32,7 +32,9 @@ def check_devices(devices: Devices, management: Management) -> Iterator[IntentEr
     yield from _management(devices, management)
 
 
-def _error(device: Device, message: str, *steps: str | int, remedy: str = "", near: str = "") -> IntentError:
+def _error(
+    device: Device, message: str, *steps: str | int, remedy: str = "", near: str = ""
+) -> IntentError:
     node, path = device.node_at(*steps)
     place = node.place if steps else node.key_place
     return IntentError(message, place, path, remedy=remedy, nearest=near)
@@ -62,13 +64,16 @@ def _addresses(devices: Devices) -> Iterator[IntentError]:
                     continue
                 where = _at(other, "addresses", position)
                 if theirs.ip == mine.ip:
-                    yield _error(device, f"{mine.ip} is also on {other.name}, at {where}", "addresses", index)
+                    yield _error(
+                        device, f"{mine.ip} is also on {other.name}, at {where}", "addresses", index
+                    )
                 elif other is not device and _overlap(mine, theirs):
                     yield _error(
                         device,
                         f"{mine.network} overlaps {theirs.network} on {other.name}, at {where}",
-                        "addresses", index,
-                        remedy="one network belongs on one device; shorten a prefix or bridge the two",
+                        "addresses",
+                        index,
+                        remedy="a network belongs on one device: bridge the two, or split it",
                     )
             seen.append((device, index, mine))
 
@@ -76,7 +81,8 @@ def _addresses(devices: Devices) -> Iterator[IntentError]:
 def _overlap(one: object, other: object) -> bool:
     first, second = one.network, other.network  # type: ignore[attr-defined]
     # Single addresses overlap nothing, and every device has the link-local network.
-    if any(net.prefixlen == _HOST_BITS[net.version] or net.is_link_local for net in (first, second)):
+    networks = (first, second)
+    if any(net.prefixlen == _HOST_BITS[net.version] or net.is_link_local for net in networks):
         return False
     return bool(first.overlaps(second))
 
@@ -92,7 +98,9 @@ def _macs(devices: Devices) -> Iterator[IntentError]:
             yield _error(device, message, "match", "macaddress")
         mac = device.spec.macaddress
         # A bridge may well carry the address of its NIC.
-        if mac and device.kind != "bridge" and (other := set_by.setdefault(mac, device)) is not device:
+        if not mac or device.kind == "bridge":
+            continue
+        if (other := set_by.setdefault(mac, device)) is not device:
             message = f"{mac} is also the address of {other.name}, at {_at(other, 'macaddress')}"
             yield _error(device, message, "macaddress")
 
@@ -121,13 +129,20 @@ def _port(
     if port is None:
         if not any(fnmatchcase(name, pattern) for pattern in GUEST_PORTS):
             yield _error(
-                bridge, f"there is no device {name}", *steps, near=nearest(name, devices),
+                bridge,
+                f"there is no device {name}",
+                *steps,
+                near=nearest(name, devices),
                 remedy=f"define it, for a NIC as `ethernets: {{{name}: {{}}}}`",
             )
         return
     if port.kind == "bridge":
-        yield _error(bridge, f"{name} is a bridge, and a bridge cannot be a port of another", *steps,
-                     remedy="join them with a pair of virtual-ethernets")
+        yield _error(
+            bridge,
+            f"{name} is a bridge, and a bridge cannot be a port of another",
+            *steps,
+            remedy="join them with a pair of virtual-ethernets",
+        )
     if port.spec.mtu and bridge.spec.mtu and port.spec.mtu < bridge.spec.mtu:
         yield _error(
             port,
@@ -164,8 +179,10 @@ def _peers(devices: Devices) -> Iterator[IntentError]:
             yield _error(device, "a veth cannot be its own peer", "peer")
         elif peer is None or peer.kind != "veth":
             yield _error(
-                device, f"there is no virtual-ethernet {name}", "peer",
-                near=nearest(name, [other.name for other in devices.values() if other.kind == "veth"]),
+                device,
+                f"there is no virtual-ethernet {name}",
+                "peer",
+                near=nearest(name, [each.name for each in devices.values() if each.kind == "veth"]),
                 remedy=f"define it: `{name}: {{peer: {device.name}}}`",
             )
         elif peer.spec.peer != device.name:
@@ -181,29 +198,43 @@ def _routes(devices: Devices) -> Iterator[IntentError]:
             reachable = route.on_link or links is None or not route.via
             if not reachable and not _within(route.via, links or []):
                 yield _error(
-                    device, f"{route.via} is on no network of {device.name}", "routes", index, "via",
+                    device,
+                    f"{route.via} is on no network of {device.name}",
+                    "routes",
+                    index,
+                    "via",
                     remedy="give the device an address beside the gateway, or say `on-link: true`",
                 )
             six = ":" in (route.to if route.to != "default" else route.via or route.from_ or "")
-            key = (six, route.to, route.table, route.metric, *((device.name, route.via) if six else ()))
+            # IPv6 makes one multipath route of several gateways; IPv4 takes the first alone.
+            own = (device.name, route.via) if six else ()
+            key = (six, route.to, route.table, route.metric, *own)
             other, position = seen.setdefault(key, (device, index))
             if (other, position) != (device, index):
                 where = _at(other, "routes", position)
                 yield _error(
-                    device, f"a second route to {route.to}, first at {where}", "routes", index,
+                    device,
+                    f"a second route to {route.to}, first at {where}",
+                    "routes",
+                    index,
                     remedy="give one of them another metric or table",
                 )
 
 
 def _on_link(device: Device) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network] | None:
     """Return the networks a gateway may be on, None where others give the device addresses."""
-    if device.spec.addresses is None or any(key.startswith("dhcp") for key in device.manager):
-        return None
-    networks = [ipaddress.ip_interface(item.address).network for item in device.spec.addresses]
+    networks = _networks(device)
     for route in device.spec.routes or ():
-        if not route.via and route.to != "default":
+        if networks is not None and not route.via and route.to != "default":
             networks.append(ipaddress.ip_network(route.to))
     return networks
+
+
+def _networks(device: Device) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network] | None:
+    """Return the networks of a device's own addresses, None where it may get others."""
+    if device.spec.addresses is None or any(key.startswith("dhcp") for key in device.manager):
+        return None
+    return [ipaddress.ip_interface(item.address).network for item in device.spec.addresses]
 
 
 def _within(via: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
@@ -225,11 +256,13 @@ def _management(devices: Devices, management: Management) -> Iterator[IntentErro
         if holder is not None:
             continue
         for device in devices.values():
-            if device.spec.addresses is None or any(key.startswith("dhcp") for key in device.manager):
+            networks = _networks(device)
+            if networks is None:
                 continue
-            networks = [ipaddress.ip_interface(item.address).network for item in device.spec.addresses]
             if device.name == management.device or any(address in network for network in networks):
                 yield _error(
-                    device, f"the management address {text} is not among the addresses of {device.name}",
-                    "addresses", remedy=remedy,
+                    device,
+                    f"the management address {text} is not among the addresses of {device.name}",
+                    "addresses",
+                    remedy=remedy,
                 )

@@ -5,7 +5,6 @@ Pydantic is imported here alone, and only when something is converted.
 
 from __future__ import annotations
 
-import functools
 import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_type_hints
@@ -22,12 +21,16 @@ T = TypeVar("T")
 Path = tuple[str | int, ...]
 
 
-@functools.cache
-def adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    """Return pydantic's adapter of a spec's class, built when first needed."""
-    from pydantic import TypeAdapter
+_adapters: dict[Any, TypeAdapter[Any]] = {}
 
-    return TypeAdapter(cls)
+
+def adapter(cls: Any) -> TypeAdapter[Any]:
+    """Return pydantic's adapter of a spec's class, built when first needed."""
+    if cls not in _adapters:
+        from pydantic import TypeAdapter
+
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
 
 
 def convert(cls: type[T], data: object, node: Node, path: Path) -> T:
@@ -89,19 +92,30 @@ def _located(cls: type[Any], details: Any, node: Node, path: Path) -> IntentErro
         key = str(steps[-1])
         inner, where = _find(node, steps)
         return IntentError(
-            "unknown key", inner.key_place, path_text((*path, *where)), nearest=nearest(key, names),
+            "unknown key",
+            inner.key_place,
+            path_text((*path, *where)),
+            nearest=nearest(key, names),
             remedy=f"the keys here are {', '.join(names)}" if names else "",
         )
     message = _message(kind, details, found)
+    if found == "" and _find(node, steps)[1] != steps:
+        # A default that stands for "required" and was not given.
+        kind, message = "missing", f"{steps[-1]} is missing"
     return IntentError(message, *_place(node, path, steps[:-1] if kind == "missing" else steps))
 
 
 _EXPECTED = {
-    "tuple_type": "a list is expected", "list_type": "a list is expected",
-    "dict_type": "a mapping is expected", "dataclass_type": "a mapping is expected",
-    "string_type": "a text is expected", "int_parsing": "a whole number is expected",
-    "int_type": "a whole number is expected", "float_parsing": "a number is expected",
-    "float_type": "a number is expected", "bool_parsing": "true or false is expected",
+    "tuple_type": "a list is expected",
+    "list_type": "a list is expected",
+    "dict_type": "a mapping is expected",
+    "dataclass_type": "a mapping is expected",
+    "string_type": "a text is expected",
+    "int_parsing": "a whole number is expected",
+    "int_type": "a whole number is expected",
+    "float_parsing": "a number is expected",
+    "float_type": "a number is expected",
+    "bool_parsing": "true or false is expected",
     "bool_type": "true or false is expected",
 }
 
@@ -168,8 +182,10 @@ def _fields_at(cls: type[Any], steps: Path) -> tuple[str, ...]:
 
 
 def _record_in(hint: Any) -> Any:
-    if isinstance(hint, type) and hasattr(hint, "__spec_fields__") and not isinstance(
-        hint, types.GenericAlias
+    if (
+        isinstance(hint, type)
+        and hasattr(hint, "__spec_fields__")
+        and not isinstance(hint, types.GenericAlias)
     ):
         return hint
     return next(filter(None, (_record_in(inner) for inner in get_args(hint))), None)

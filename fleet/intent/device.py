@@ -11,14 +11,27 @@ from fleet.host import registry
 from fleet.host.fields import DeviceName
 from fleet.host.spec import encode
 from fleet.intent.convert import convert, joined
-from fleet.intent.netplan import APPLIED, LATER, MANAGER, NETWORK, REFUSED, RENDERERS, Key, verdict_text
+from fleet.intent.netplan import (
+    APPLIED,
+    LATER,
+    MANAGER,
+    NETWORK,
+    REFUSED,
+    RENDERERS,
+    Key,
+    verdict_text,
+)
 from fleet.intent.source import nearest
 from fleet.intent.tree import Mapping, Node, Scalar, Sequence, path_text, words
 
 Path = tuple[str | int, ...]
 
 #: A device's key that is a flag of the bridge's port it is, and the flag's name in bridge(8).
-PORT_FLAGS = {"hairpin": "hairpin", "port-mac-learning": "learning", "neigh-suppress": "neigh-suppress"}
+PORT_FLAGS = {
+    "hairpin": "hairpin",
+    "port-mac-learning": "learning",
+    "neigh-suppress": "neigh-suppress",
+}
 #: Keys whose entries are names that somebody chose, with the table's keys below them.
 _NAMED = ("addresses", "ports")
 
@@ -79,13 +92,15 @@ def read_device(section: str, name: str, node: Node) -> Device:
     path: Path = ("network", section, name)
     if not isinstance(node, Mapping):
         raise IntentError(
-            "a mapping is expected", node.key_place, path_text(path),
+            "a mapping is expected",
+            node.key_place,
+            path_text(path),
             remedy="write {} for a device with no settings of its own",
         )
-    errors = [*_name_errors(section, name, node), *check_keys(node, NETWORK[section].inner or {}, path)]
+    table = NETWORK[section].inner or {}
+    errors = [*_name_errors(section, name, node), *check_keys(node, table, path)]
     if errors:
         raise joined(errors)
-    table = NETWORK[section].inner or {}
     own: dict[str, Any] = {}
     manager: dict[str, Any] = {}
     for key, value in node.entries.items():
@@ -107,7 +122,9 @@ def read_device(section: str, name: str, node: Node) -> Device:
         errors.append(error)
     if errors:
         raise joined(errors)
-    flags = {PORT_FLAGS[key]: words(value) for key, value in node.entries.items() if key in PORT_FLAGS}
+    flags = {
+        PORT_FLAGS[key]: words(inner) for key, inner in node.entries.items() if key in PORT_FLAGS
+    }
     return Device(section, name, node, spec, encode(spec), rules, flags, manager)
 
 
@@ -126,9 +143,8 @@ def check_keys(node: Mapping, table: dict[str, Key], path: Path) -> Iterator[Int
         where = (*path, key)
         if entry is None:
             known = [name for name, item in table.items() if item.verdict in (APPLIED, MANAGER)]
-            yield IntentError(
-                "unknown key", value.key_place, path_text(where), nearest=nearest(key, known or table)
-            )
+            near = nearest(key, known or table)
+            yield IntentError("unknown key", value.key_place, path_text(where), nearest=near)
         elif entry.verdict in (REFUSED, LATER):
             yield IntentError(verdict_text(key, entry), value.key_place, path_text(where))
         elif key == "renderer":
@@ -161,7 +177,8 @@ def _normal(key: str, value: Any) -> Any:
     if key == "addresses" and isinstance(value, list):
         return [_address(item) for item in value]
     if key == "parameters" and isinstance(value, dict) and "aging-time" in value:
-        return {"ageing-time" if name == "aging-time" else name: item for name, item in value.items()}
+        spelt = {"aging-time": "ageing-time"}
+        return {spelt.get(name, name): item for name, item in value.items()}
     return value
 
 

@@ -123,14 +123,13 @@ def _plain_data(element: Mapping) -> dict[str, Any]:
 
 
 def _options(element: Mapping) -> dict[str, ConnectionOptions]:
-    node = element.get("connection_options")
-    if not isinstance(node, Mapping):
+    listed = element.get("connection_options")
+    if not isinstance(listed, Mapping):
         return {}
     options: dict[str, ConnectionOptions] = {}
-    for name, inner in node.entries.items():
+    for name, inner in listed.entries.items():
         assert isinstance(inner, Mapping)
-        extras = inner.get("extras")
-        options[name] = ConnectionOptions(
-            **_parameters(inner), extras=plain(extras) if isinstance(extras, Mapping) else None
-        )
+        node = inner.get("extras")
+        extras: Any = plain(node) if isinstance(node, Mapping) else None
+        options[name] = ConnectionOptions(**_parameters(inner), extras=extras)
     return options

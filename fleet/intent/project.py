@@ -103,7 +103,10 @@ def _git(folder: Path, *words: str) -> str:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *words],
-            capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -116,8 +119,8 @@ def load_project(path: Path | str = ".") -> Project:
     folder = root / "inventory"
     if not folder.is_dir():
         raise UsageError(f"{root} is not a fleet project: it has no inventory/ directory")
-    files = (folder / f"{name}.yaml" for name in ("hosts", "groups", "defaults"))
-    return Project(root, Source(*files, root=root))
+    hosts, groups, defaults = (folder / f"{name}.yaml" for name in ("hosts", "groups", "defaults"))
+    return Project(root, Source(hosts, groups, defaults, root))
 
 
 def intent_of(project: Project, host: str) -> Mapping:
@@ -125,7 +128,8 @@ def intent_of(project: Project, host: str) -> Mapping:
     source = project.source
     if host not in source.hosts:
         near = nearest(host, source.hosts)
-        raise UsageError(f"there is no host {host!r}" + (f"; did you mean {near!r}?" if near else ""))
+        meant = f"; did you mean {near!r}?" if near else ""
+        raise UsageError(f"there is no host {host!r}{meant}")
     about = {
         "name": host,
         "hostname": source.connection(host, "hostname") or host,

@@ -20,7 +20,7 @@ def _target(value: str) -> str:
 
     match = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\]:([0-9]{1,5})|([0-9.]+):([0-9]{1,5})", value)
     if match is None or not 0 < int(match[2] or match[4]) < 65536:
-        raise ValueError(f"{value!r} is not ADDRESS:PORT, such as 198.51.100.1:22 or [2001:db8::1]:22")
+        raise ValueError(f"{value!r} is not ADDRESS:PORT, such as 192.0.2.1:22 or [2001:db8::1]:22")
     ipaddress.ip_address(match[1] or match[3])
     return value
 

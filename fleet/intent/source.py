@@ -200,6 +200,7 @@ def _check_parameter(key: str, node: Scalar, owner: str) -> None:
             raise InventoryError(f"{owner}: {text!r} is not a port, 1 to 65535", node.place)
     elif key == "hostname" and not _HOSTNAME.fullmatch(text):
         remedy = "it is not rendered: write it out for each host" if "{" in text else ""
-        raise InventoryError(f"{owner}: {text!r} is not a hostname or address", node.place, remedy=remedy)
+        message = f"{owner}: {text!r} is not a hostname or address"
+        raise InventoryError(message, node.place, remedy=remedy)
     elif key == "username" and not _USERNAME.fullmatch(text):
         raise InventoryError(f"{owner}: {text!r} is not a user's name", node.place)

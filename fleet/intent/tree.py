@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+#: Where a value is in the data: keys, and indexes into lists.
+Path = tuple[str | int, ...]
 #: What is somewhere inside a node.
 NULLS, TEMPLATES = 1, 2
 
@@ -138,7 +140,12 @@ def is_template(text: str) -> bool:
 
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLEAN = {
-    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
 }
 # YAML 1.2.2, section 10.3.2: the core schema. No sexagesimals, no yes and no, no 1_000.
 _NUMBER = re.compile(
@@ -146,8 +153,18 @@ _NUMBER = re.compile(
     r"|(?P<float>[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?)"
 )
 _CONSTANT = {
-    ".inf": "inf", ".Inf": "inf", ".INF": "inf", "+.inf": "inf", "+.Inf": "inf", "+.INF": "inf",
-    "-.inf": "-inf", "-.Inf": "-inf", "-.INF": "-inf", ".nan": "nan", ".NaN": "nan", ".NAN": "nan",
+    ".inf": "inf",
+    ".Inf": "inf",
+    ".INF": "inf",
+    "+.inf": "inf",
+    "+.Inf": "inf",
+    "+.INF": "inf",
+    "-.inf": "-inf",
+    "-.Inf": "-inf",
+    "-.INF": "-inf",
+    ".nan": "nan",
+    ".NaN": "nan",
+    ".NAN": "nan",
 }
 _LONGEST_NUMBER = 400
 
@@ -194,7 +211,7 @@ def words(node: Node) -> object:
     return None if node.null else node.text
 
 
-def leaves(node: Node, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Node]]:
+def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     """Yield every scalar and every empty collection with its path."""
     if isinstance(node, Mapping) and node.entries:
         for key, value in node.entries.items():
@@ -206,7 +223,7 @@ def leaves(node: Node, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple
         yield path, node
 
 
-def path_text(path: tuple[str | int, ...]) -> str:
+def path_text(path: Path) -> str:
     """Return a path as messages write it: ``network.bridges.br0.addresses[0]``."""
     text = ""
     for step in path:
@@ -214,7 +231,7 @@ def path_text(path: tuple[str | int, ...]) -> str:
     return text
 
 
-def find(node: Node, path: tuple[str | int, ...]) -> Node:
+def find(node: Node, path: Path) -> Node:
     """Return the node at a path, or the nearest one above it that exists."""
     for step in path:
         inner: Node | None = None

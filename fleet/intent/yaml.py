@@ -11,13 +11,10 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from fleet.errors import IntentError
 from fleet.intent.tree import Mapping, Node, Place, Scalar, Sequence, packed
-
-if TYPE_CHECKING:
-    from yaml.events import Event
 
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
@@ -68,9 +65,8 @@ class _Composer:
     def __init__(self, text: str, name: str) -> None:
         import yaml
 
-        loader: Any = yaml.cyaml.CParser if yaml.__with_libyaml__ else yaml.SafeLoader
-        self.yaml = yaml
-        self.parser = loader(text)
+        self.yaml: Any = yaml
+        self.parser = (self.yaml.cyaml.CParser if yaml.__with_libyaml__ else yaml.SafeLoader)(text)
         self.name = name
         self.text = text
         self.anchors: dict[str, tuple[Node, int]] = {}
@@ -84,8 +80,9 @@ class _Composer:
             raise IntentError(f"not YAML: {error.reason}", place) from error
         except self.yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            place = Place(self.name, mark.line + 1, mark.column + 1) if mark else Place(self.name, 0, 0)
-            raise IntentError(f"not YAML: {error.problem or error.context}", place) from error
+            at = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+            message = f"not YAML: {error.problem or error.context}"
+            raise IntentError(message, Place(self.name, *at)) from error
 
     def _document(self) -> Node | None:
         events = self.yaml.events
@@ -100,11 +97,11 @@ class _Composer:
             self._refuse("a second document; a file holds one", event)
         return node if not (isinstance(node, Scalar) and node.null) else None
 
-    def _refuse(self, message: str, event: Event) -> NoReturn:
+    def _refuse(self, message: str, event: Any) -> NoReturn:
         mark = event.start_mark
         raise IntentError(message, Place(self.name, mark.line + 1, mark.column + 1))
 
-    def _node(self, event: Event, key_at: int, depth: int) -> tuple[Node, int]:
+    def _node(self, event: Any, key_at: int, depth: int) -> tuple[Node, int]:
         """Return a node and how many nodes it stands for, aliases followed."""
         events = self.yaml.events
         kind = type(event)
@@ -168,7 +165,8 @@ class _Composer:
         while type(event := self.parser.get_event()) is not end:
             key = self._key(event)
             mark = event.start_mark
-            value, inner = self._node(self.parser.get_event(), packed(mark.line, mark.column), depth)
+            key_at = packed(mark.line, mark.column)
+            value, inner = self._node(self.parser.get_event(), key_at, depth)
             size += inner
             if key is None:
                 merged += self._merged(value, event)
@@ -195,7 +193,7 @@ class _Composer:
             self.anchors[event.anchor] = scalar, 1
         return scalar.text
 
-    def _merged(self, value: Node, event: Event) -> list[Mapping]:
+    def _merged(self, value: Node, event: Any) -> list[Mapping]:
         values = value.items if isinstance(value, Sequence) else [value]
         mappings = [item for item in values if isinstance(item, Mapping)]
         if len(mappings) != len(values):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fleet.cli.options import Scope
 from fleet.cli.reading import exit_of, make_plans, print_plans
 from fleet.cli.say import print_json
-from fleet.cli.work import Work, finish, work_of
+from fleet.cli.work import Work, finish, work_of, work_of_run
 from fleet.errors import UsageError
 from fleet.progress import Progress
 from fleet.report.run import run_json, run_line, run_text
@@ -122,15 +122,10 @@ def _read(plan_file: Path | None) -> Reviewed | None:
 
 def _work(scope: Scope, reviewed: Reviewed | None, wishes: Wishes) -> Work:
     """Return the work: of a plan or a past run, all of its hosts unless fewer were asked for."""
-    if scope.group or scope.host or scope.filter or scope.nornir_filter:
-        return work_of(scope)
-    if reviewed is not None:
-        return work_of(scope, reviewed.hosts)
     if wishes.resume:
-        from fleet.cli.project import project_path
-        from fleet.record.reader import run as past_run
-
-        return work_of(scope, past_run(project_path(scope.project), wishes.resume).hosts)
+        return work_of_run(scope, wishes.resume)
+    if reviewed is not None and not scope.narrowed:
+        return work_of(scope, reviewed.hosts)
     return work_of(scope)
 
 

@@ -103,6 +103,11 @@ class Scope:
     project: ProjectOption = None
     verbose: VerboseOption = False
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether any selector was given; without one the scope is every host."""
+        return bool(self.group or self.host or self.filter or self.nornir_filter)
+
 
 @dataclass(frozen=True)
 class OneHost:

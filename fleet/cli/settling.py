@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fleet.cli.options import Scope
 from fleet.cli.say import print_json
-from fleet.cli.work import Work, counting, finish, trouble_json, trouble_lines, work_of
+from fleet.cli.work import Work, counting, finish, trouble_json, trouble_lines, work_of, work_of_run
 from fleet.progress import Count, Progress
 from fleet.report.run import exit_code, row_lines
 from fleet.report.text import paint_for
@@ -33,7 +33,7 @@ def show_status(scope: Scope, as_json: bool) -> int:
 
 def confirm_transaction(scope: Scope, transaction: str) -> int:
     """Confirm a transaction on the hosts that have it and return the exit code."""
-    outcomes = finish(_confirm(work_of(scope), transaction))
+    outcomes = finish(_confirm(work_of_run(scope, transaction), transaction))
     paint = paint_for()
     for outcome in outcomes.values():
         for line in row_lines(outcome.row(), paint):
@@ -46,7 +46,7 @@ def revert_transaction(scope: Scope, transaction: str) -> int:
     from fleet.cli.changing import interrupted, report
 
     with Progress(verbose=scope.verbose) as progress:
-        run = finish(_revert(work_of(scope), transaction, progress))
+        run = finish(_revert(work_of_run(scope, transaction), transaction, progress))
     code = report(run, "revert", False, scope.verbose)
     if progress.at_once:
         return interrupted(run, progress)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fleet.cli.options import OneHost, Scope
 from fleet.cli.project import open_lab, open_project
 from fleet.cli.select import select
+from fleet.errors import UsageError
 from fleet.report.plan import problem_json, problem_lines
 from fleet.report.text import Paint
 
@@ -52,8 +53,32 @@ class Work:
 def work_of(scope: Scope, hosts: Iterable[str] = ()) -> Work:
     """Return the work of a scope; ``hosts``, where given, instead of its selectors."""
     project = open_project(scope.project)
+    lab = open_lab(scope.project, scope.lab) if scope.lab else None
     chosen = tuple(hosts) or tuple(select(project.inventory, scope))
-    return Work(project, chosen, _overrides(scope, chosen), scope.concurrency)
+    if lab is not None and not hosts and not scope.narrowed:
+        # A lab may hold only some of the inventory: every host then means every host of the lab.
+        up = set(lab.hosts())
+        chosen = tuple(host for host in chosen if host in up) or chosen
+    overrides: dict[str, Mapping[str, Any]] = {}
+    if lab is not None:
+        # The lab's addresses mean its hosts only where its controller stands: nothing may leave it.
+        lab.enter()
+        overrides = {host: lab.ssh_overrides(host) for host in chosen}
+    return Work(project, chosen, overrides, scope.concurrency)
+
+
+def work_of_run(scope: Scope, run: str) -> Work:
+    """Return the work on the hosts of a past run, where no selector says otherwise."""
+    if scope.narrowed:
+        return work_of(scope)
+    from fleet.record.reader import run as past_run
+
+    try:
+        hosts = tuple(past_run(open_project(scope.project), run).hosts)
+    except UsageError:
+        # Another controller's run: whoever has the transaction will say so.
+        hosts = ()
+    return work_of(scope, hosts)
 
 
 def work_on(how: OneHost, host: str) -> Work:
@@ -89,12 +114,3 @@ def trouble_json(trouble: Trouble) -> dict[str, Any]:
     """Return why a host could not be asked, as plain data."""
     problems = [problem_json(problem) for problem in trouble.problems]
     return {"error": {"kind": trouble.kind, "message": trouble.message, "problems": problems}}
-
-
-def _overrides(scope: Scope, hosts: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    if not scope.lab:
-        return {}
-    lab = open_lab(scope.project, scope.lab)
-    # The lab's addresses mean its hosts only where its controller stands: nothing may leave it.
-    lab.enter()
-    return {host: lab.ssh_overrides(host) for host in hosts}

@@ -68,7 +68,10 @@ def confirm(scope: Scope, transaction: TransactionArgument) -> int:
     """,
 )
 def revert(scope: Scope, transaction: TransactionArgument) -> int:
-    """Put hosts back now, before their deadline does it. Exit code 4 when they are back."""
+    """Put hosts back: at once where the change still waits, by a rollout where it was committed.
+
+    Exit code 0 when all are back.
+    """
     from fleet.cli.settling import revert_transaction
 
     return revert_transaction(scope, transaction)

@@ -1,8 +1,9 @@
 """Change one host, from the helper's push to the confirm."""
 
-from nornir.core.task import Result, Task
+from nornir.core.task import Result
 
 from fleet.rollout.part import part_of
+from fleet.ssh.runner import AsyncTask
 
 from .apply import apply
 from .arm import arm
@@ -13,7 +14,7 @@ from .plan import plan
 from .push import push
 
 
-async def rollout_host(task: Task) -> Result:
+async def rollout_host(task: AsyncTask) -> Result:
     """Roll one host out; it waits for no other host between armed and confirmed."""
     part = part_of(task)
     async with part.settled():

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from nornir.core.configuration import Config
     from nornir.core.inventory import Host
 
+    from fleet.ssh.connection import AsyncSSH
+
 PLUGIN = "asyncssh"
 
 
@@ -62,15 +64,13 @@ class SSHDial:
         """Return a session over the connection that the host's tasks share."""
         from fleet.helper.session import HelperSession
 
-        connection: Any = host.get_connection(PLUGIN, self.config)
-        plugin = host.connections[PLUGIN]
+        plugin: AsyncSSH = host.get_connection(PLUGIN, self.config)
         try:
-            await plugin.ready()  # type: ignore[attr-defined]
+            await plugin.ready()
             session = await HelperSession.open(plugin)
         except BaseException:
             forget(host)
             raise
-        del connection
         return _Owned(session, lambda: forget(host))
 
     async def anew(self, host: Host, address: str = "") -> Session:

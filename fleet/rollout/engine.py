@@ -12,7 +12,7 @@ from fleet.errors import IntentError
 from fleet.plan_file import Reviewed
 from fleet.record.place import record_url, state_directory
 from fleet.record.writer import Record
-from fleet.rollout import controller, rolling, transactions
+from fleet.rollout import again, controller, rolling, transactions
 from fleet.rollout.dial import Dial, SSHDial, override
 from fleet.rollout.events import Event
 from fleet.rollout.nonce import Nonces
@@ -155,7 +155,7 @@ class Engine:
         what is in flight, the second returns at once; hosts still armed put themselves back.
         """
         if resume:
-            return await rolling.resume(self, resume)
+            return await again.resume(self, resume)
         return await rolling.rollout(self, selection, options, reviewed)
 
     def stop(self, reason: str = "stopped by the operator") -> None:

@@ -15,7 +15,7 @@ from fleet.rollout.events import GateFailed, GatePassed
 from fleet.rollout.part import Ended, Part, root
 
 if TYPE_CHECKING:
-    from nornir.core.task import MultiResult, Task
+    from fleet.ssh.runner import AsyncTask
 
 #: Seconds before the host's deadline by which its gates must have passed: a confirm takes time.
 MARGIN = 5.0
@@ -30,7 +30,7 @@ def named(setting: Any) -> tuple[str, ...]:
     return tuple(str(each) for each in setting) if isinstance(setting, (list, tuple)) else ()
 
 
-async def host_gates(part: Part, task: Task) -> tuple[str, ...]:
+async def host_gates(part: Part, task: AsyncTask) -> tuple[str, ...]:
     """Run the tasks of ``fleet: gates`` on a host; return their names, raise Ended if one fails."""
     names = named(part.settings.get("gates"))
     if not names:
@@ -42,10 +42,10 @@ async def host_gates(part: Part, task: Task) -> tuple[str, ...]:
     return names
 
 
-async def run_gate(part: Part, task: Task, name: str) -> None:
+async def run_gate(part: Part, task: AsyncTask, name: str) -> None:
     """Run one gate as a subtask; raise Ended where it fails."""
     try:
-        result: MultiResult = await task.run(part.shared.tasks.find(name))  # type: ignore[misc]
+        result = await task.run(part.shared.tasks.find(name))
         failed = why(result) if result.failed else ""
     except Exception as error:
         # A gate is an operator's code: however it ends but well, it has not passed.
@@ -64,7 +64,7 @@ def why(results: Iterable[Any]) -> str:
     return ""
 
 
-async def drain(part: Part, task: Task) -> bool:
+async def drain(part: Part, task: AsyncTask) -> bool:
     """Run ``fleet: drain`` where the plan would take something from guests, then plan again.
 
     Returns whether it ran. Raises Ended where the task fails, or the plan is another one since.
@@ -79,7 +79,7 @@ async def drain(part: Part, task: Task) -> bool:
     before, reviewed = part.plan, part.reviewed
     async with part.phase("drain", DRAIN):
         try:
-            result = await task.run(part.shared.tasks.find(str(name)))  # type: ignore[misc]
+            result = await task.run(part.shared.tasks.find(str(name)))
             failed = why(result) if result.failed else ""
         except Exception as error:
             failed = clean(root(error), 300) or type(error).__name__

@@ -106,6 +106,7 @@ class Part:
         self.host, self.shared, self.target = host, shared, target
         self.settings: dict[str, Any] = _settings(host)
         self.reviewed: Plan | None = None
+        self.reviewed_state = ""
         self.plan: Plan | None = None
         self.pending: Mapping[str, Any] | None = None
         self.stage = "idle"
@@ -120,6 +121,7 @@ class Part:
         self._session: Session | None = None
         self._visits = 0
         self._running: asyncio.Task[Any] | None = None
+        self._aborted = False
 
     def close(self) -> None:
         """Nothing: Nornir calls it on what lies among the connections."""
@@ -200,13 +202,20 @@ class Part:
         """The host's session, connected where it is not; the outermost visit closes it."""
         self._visits += 1
         try:
+            self._running = self._running or asyncio.current_task()
             if self._session is None:
                 async with self.phase("connect", CONNECT):
                     self._session = await self.shared.dial.main(self.host)
             yield self._session
+        except asyncio.CancelledError:
+            if self._visits > 1 or not self._aborted:
+                raise
+            _forgive()
+            raise Ended(words.NOT_STARTED, "interrupted") from None
         finally:
             self._visits -= 1
             if not self._visits:
+                self._running = None
                 await self.drop()
 
     async def drop(self) -> None:
@@ -218,7 +227,8 @@ class Part:
     async def call(self, op: str, **fields: Any) -> dict[str, Any]:
         """Call an operation of the helper over the host's session."""
         async with self.visit() as session:
-            return await session.call(op, on_event=self._progress, **fields)
+            # The phase bounds it.
+            return await session.call(op, on_event=self._progress, timeout=None, **fields)
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         number, of = event.get("index"), event.get("of")
@@ -236,14 +246,11 @@ class Part:
         from fleet.rollout.settle import settle
 
         self._running = asyncio.current_task()
+        self._visits += 1
         try:
-            self._visits += 1
             try:
                 self.begin()
                 yield
-            except asyncio.CancelledError:
-                self.end(*_abandoned(self))
-                raise
             except Exception as error:
                 cause = root(error)
                 known = isinstance(cause, FleetError) or self.cause is None
@@ -252,13 +259,15 @@ class Part:
                 if self.outcome is None:
                     self.end(words.COMMITTED if self.past("committed") else words.UNCHANGED)
         except asyncio.CancelledError:
-            if self.outcome is None:
-                self.end(*_abandoned(self))
-            raise
+            self.end(*_abandoned(self))
+            if not self._aborted:
+                raise
+            # The run itself goes on to say how its hosts are.
+            _forgive()
         finally:
             self._running = None
             self._visits -= 1
-            await asyncio.shield(self._keep())
+            await self._keep()
             await self.drop()
 
     @asynccontextmanager
@@ -281,6 +290,7 @@ class Part:
 
     def abort(self) -> None:
         """Stop at once, wherever the host is."""
+        self._aborted = True
         if self._running is not None:
             self._running.cancel()
 
@@ -317,6 +327,13 @@ class Part:
 
 #: Seconds for connecting, logging in and starting the helper, pushing it where it is missing.
 CONNECT = 45.0
+
+
+def _forgive() -> None:
+    """Take a cancellation that was the part's own back from its task (asyncio's uncancel)."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def _abandoned(part: Part) -> tuple[str, str]:

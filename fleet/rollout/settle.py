@@ -56,7 +56,7 @@ async def ask(part: Part) -> dict[str, Any] | None:
     for address in dict.fromkeys([*part.addresses, ""]):
         try:
             async with dialled(part, address) as session, asyncio.timeout(TRY):
-                reply = await session.call("status")
+                reply = await session.call("status", timeout=None)
         except HelperError:
             continue
         except Exception as error:
@@ -164,8 +164,8 @@ async def _confirm_at(part: Part, address: str) -> tuple[HelperError | None, str
     try:
         async with dialled(part, address) as session, asyncio.timeout(60):
             reply = await session.call(
-                "confirm", transaction=part.transaction, plan_digest=part.plan.digest,
-                nonce=nonce, address=address,
+                "confirm", timeout=None, transaction=part.transaction,
+                plan_digest=part.plan.digest, nonce=nonce, address=address,
             )
     except HelperError as error:
         if "has confirmed already" in error.message:
@@ -197,7 +197,10 @@ async def revert(part: Part) -> str:
         for address in dict.fromkeys(["", *part.addresses]):
             try:
                 async with dialled(part, address) as session, asyncio.timeout(REVERT):
-                    return state_of(await session.call("revert", transaction=part.transaction))
+                    reply = await session.call(
+                        "revert", timeout=None, transaction=part.transaction
+                    )
+                    return state_of(reply)
             except HelperError as error:
                 if error.code == "revert-failed":
                     raise Ended(words.REVERT_FAILED, str(error), refused(error)) from error
@@ -240,7 +243,7 @@ async def _disarm(part: Part) -> None:
     try:
         async with asyncio.timeout(TRY):
             async with dialled(part) as session:
-                await session.call("revert", transaction=part.transaction)
+                await session.call("revert", timeout=None, transaction=part.transaction)
     except HelperError:
         pass  # it was not armed, or is settled
     except Exception as error:

@@ -30,6 +30,10 @@ async def push(part: Part) -> None:
 
 async def plan(part: Part) -> Plan:
     """Ask the host for its plan; raises Ended where it is not the one that was reviewed."""
+    if part.reviewed_state and part.target and part.reviewed_state != part.target.digest:
+        raise Ended(
+            words.REFUSED, "stale plan: the intent has changed since it was reviewed; plan again"
+        )
     made = await _plan(part)
     if part.reviewed is not None and made.digest != part.reviewed.digest:
         raise Ended(words.REFUSED, f"stale plan: {_moved(part.reviewed, made)}; plan again")

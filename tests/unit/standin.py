@@ -102,7 +102,9 @@ class Session:
         self.host.expire()
         return {"transactions": [dict(entry) for entry in self.host.transactions.values()]}
 
-    def arm(self, transaction: str, plan_digest: str, deadline: float, **more: Any) -> dict[str, Any]:
+    def arm(
+        self, transaction: str, plan_digest: str, deadline: float, **more: Any
+    ) -> dict[str, Any]:
         host = self.host
         if host.plan(more["state"])["digest"] != plan_digest:
             raise HelperError("stale", "the host is not as it was when the plan was made")

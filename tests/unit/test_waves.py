@@ -49,7 +49,7 @@ def test_a_share_is_at_least_one_host() -> None:
 
 
 def test_budget_is_absolute_and_spans_waves() -> None:
-    """Failures add up over waves, what went well takes none back, hosts never begun do not count."""
+    """Failures add up over waves, successes take none back, hosts never begun do not count."""
     budget = Budget(allowed=1)
     assert not budget.count(HostOutcome("a", "reverted", wave=1))
     assert not budget.count(HostOutcome("b", "committed", wave=2))

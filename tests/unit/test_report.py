@@ -263,7 +263,15 @@ def test_colour_only_when_on() -> None:
 def test_values_read_as_yaml() -> None:
     """Values are shown as an operator writes them."""
     assert [
-        value(v) for v in (None, True, 15.0, 1.5, ["a", 2], {"via": "198.18.0.1", "to": "default", "dev": None})
+        value(v)
+        for v in (
+            None,
+            True,
+            15.0,
+            1.5,
+            ["a", 2],
+            {"via": "198.18.0.1", "to": "default", "dev": None},
+        )
     ] == [
         "none",
         "true",

@@ -141,7 +141,9 @@ def _make_devices(dev: str) -> None:
     for name, (major, minor, mode) in _DEVICES.items():
         os.mknod(f"{dev}/{name}", stat.S_IFCHR | mode, os.makedev(major, minor))
         os.chmod(f"{dev}/{name}", mode)
-    linux.mount("devpts", f"{dev}/pts", "devpts", linux.NOSUID, "newinstance,ptmxmode=0666,mode=620")
+    linux.mount(
+        "devpts", f"{dev}/pts", "devpts", linux.NOSUID, "newinstance,ptmxmode=0666,mode=620"
+    )
     for name, target in {
         "ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0",
         "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",

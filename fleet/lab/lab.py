@@ -11,20 +11,22 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.lab import inside, linux, warden
+from fleet.lab import cgroups, inside, linux, machine, warden
+from fleet.lab.keys import new_key
 from fleet.lab.topology import LabError, read_topology
 
 if TYPE_CHECKING:
     from fleet.lab.topology import Topology
 
 LABS = Path("/run/fleet-lab")
+#: What the machine's limits were before a large lab raised them.
+_LIMITS = Path("/run/fleet-lab.limits")
 #: Seconds for the kernel to end a lab's processes.
 _PATIENCE = 60.0
 
@@ -57,13 +59,13 @@ class Lab:
         topology = read_topology(self.project)
         wanted = self._chosen(topology, hosts)
         with self._locked():
+            machine.make_room(len(wanted), _LIMITS)
             if not self._warden():
                 self._clear()
                 self.folder.mkdir(0o700)
                 try:
                     self._make(topology, wanted, sshd_only)
                 except BaseException:
-                    print(open(f"{self.folder}/log").read())
                     self._end()
                     raise
             else:
@@ -91,7 +93,7 @@ class Lab:
                 "state": "up" if pid else "ended",
                 "address": about["address"],
                 "pid": pid,
-                "nics": about["nics"],
+                "nics": " ".join(about["nics"]),
             }
         return found
 
@@ -99,7 +101,9 @@ class Lab:
 
     def exec(self, host: str, argv: Sequence[str]) -> int:
         """Run a command inside a host, on this process's terminal; return its exit code."""
-        return subprocess.run([*self.prefix(host), *argv], env=_environment(), check=False).returncode
+        return subprocess.run(
+            [*self.prefix(host), *argv], env=_environment(), check=False
+        ).returncode
 
     def run(
         self, host: str, *argv: str, check: bool = True, text: str = "", timeout: float = 30
@@ -128,10 +132,11 @@ class Lab:
 
     def pid(self, host: str) -> int:
         """Return the pid of a host's init; raises LabError where it does not run."""
-        _need_root()
         known = self._facts()["hosts"] if self._warden() else None
         if known is None:
-            raise LabError(f"lab {self.name} is not up; fleet lab up --lab {self.name} brings it up")
+            raise LabError(
+                f"lab {self.name} is not up; fleet lab up --lab {self.name} brings it up"
+            )
         if host not in known:
             raise LabError(f"lab {self.name} has no host {host!r}; it has {', '.join(known)}")
         pid = warden.running(f"{self.folder}/hosts/{host}")
@@ -189,7 +194,9 @@ class Lab:
         _need_root()
         pid = self._warden()
         if not pid:
-            raise LabError(f"lab {self.name} is not up; fleet lab up --lab {self.name} brings it up")
+            raise LabError(
+                f"lab {self.name} is not up; fleet lab up --lab {self.name} brings it up"
+            )
         return pid
 
     def _facts(self) -> dict[str, Any]:
@@ -208,27 +215,28 @@ class Lab:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock of all labs' folder, so that ups and downs do not meet."""
-        LABS.mkdir(0o700, exist_ok=True)
-        descriptor = os.open(LABS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = _lock_labs()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
-            with suppress(OSError):  # another lab's
-                LABS.rmdir()
+            try:
+                if not any(LABS.iterdir()):
+                    machine.give_back(_LIMITS)
+                    LABS.rmdir()
+            finally:
+                os.close(descriptor)
 
     def _make(self, topology: Topology, wanted: list[str], sshd_only: bool) -> None:
         (self.folder / "hosts").mkdir(0o700)
         (self.folder / "disk").mkdir(0o700)
         connection = warden.start(str(self.folder))
-        private, public = _new_key()
+        private, public = new_key()
         warden.write(f"{self.folder}/id_ed25519", private)
         warden.write(f"{self.folder}/id_ed25519.pub", f"{public} fleet-lab-{self.name}\n")
-        cgroups = "" if sshd_only else _cgroup_root()
+        root = "" if sshd_only else cgroups.root()
         facts = {
             "project": str(self.project),
-            "cgroups": f"{cgroups}/fleet-lab-{self.name}" if cgroups else "",
+            "cgroups": f"{root}/fleet-lab-{self.name}" if root else "",
             "hosts": {},
         }
         warden.write(f"{self.folder}/lab.json", json.dumps(facts))
@@ -254,7 +262,7 @@ class Lab:
         hosts, known = [], []
         for name in names:
             host = topology.hosts[name]
-            private, public = _new_key()
+            private, public = new_key()
             cgroup = f"{facts['cgroups']}/{name}" if facts["cgroups"] else ""
             if cgroup:
                 os.makedirs(cgroup, exist_ok=True)
@@ -314,11 +322,30 @@ class Lab:
 
     def _clear(self) -> None:
         """Remove what a lab without processes has left."""
-        cgroups = self._facts().get("cgroups") if self.folder.exists() else ""
-        if cgroups:
-            _remove_cgroups(cgroups)
+        made = self._facts().get("cgroups")
+        if made:
+            cgroups.remove(made)
         with suppress(FileNotFoundError):
             shutil.rmtree(self.folder)
+
+
+def _lock_labs() -> int:
+    """Lock the folder of all labs, made if need be; return what to close to let go of it."""
+    while True:
+        LABS.mkdir(0o700, exist_ok=True)
+        descriptor = os.open(LABS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # The last lab's end removes the folder: what was locked may be gone.
+        if _is_same(descriptor, LABS):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _ask(connection: socket.socket, order: dict[str, Any]) -> None:
@@ -326,7 +353,7 @@ def _ask(connection: socket.socket, order: dict[str, Any]) -> None:
     with connection.makefile("rb") as lines:
         line = lines.readline()
     if not line:
-        raise LabError("the lab ended while it was spoken to; look at its log, and bring it up again")
+        raise LabError("the lab ended while it was spoken to; bring it up again")
     answer = json.loads(line)
     if not answer["ok"]:
         raise LabError(answer["error"])
@@ -346,50 +373,6 @@ def _kill(pid: int) -> None:
         pass
     finally:
         os.close(descriptor)
-
-
-def _new_key() -> tuple[str, str]:
-    """Return a new ed25519 key as OpenSSH writes them: private, public."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
-    )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
-    return private.decode(), public.decode()
-
-
-def _cgroup_root() -> str:
-    """Return where the machine has cgroup v2 mounted, an empty string where it has not."""
-    with open("/proc/self/mountinfo") as file:
-        for line in file:
-            left, _, right = line.partition(" - ")
-            path = left.split()[4]
-            if right.startswith("cgroup2 ") and os.access(path, os.W_OK):
-                return path
-    return ""
-
-
-def _remove_cgroups(path: str) -> None:
-    """Remove a tree of cgroups; one whose last process is still going is tried again."""
-    end = time.monotonic() + 5
-    for folder, _, _ in os.walk(path, topdown=False):
-        while True:
-            try:
-                os.rmdir(folder)
-                break
-            except FileNotFoundError:
-                break
-            except OSError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
 
 
 def _need_root() -> None:

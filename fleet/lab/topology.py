@@ -185,9 +185,7 @@ def _management_nic(
     for _ in range(8):  # a bridge on a bond on a NIC; a loop is not ours to report
         if device in nics:
             return str(device)
-        spec = next(
-            (spec[device] for spec in network.values() if device in _dict(spec)), None
-        )
+        spec = next((spec[device] for spec in network.values() if device in _dict(spec)), None)
         lower = _lower(_dict(spec))
         device = next((name for name in lower if name in nics), lower[0] if lower else None)
     return nics[0]
@@ -266,9 +264,9 @@ def _default_via(spec: dict[str, Any], subnet: Any) -> str:
     listed = spec.get("routes")
     for route in listed if isinstance(listed, list) else ():
         route = _dict(route)
-        if str(route.get("to")) in ("default", "0.0.0.0/0", "::/0") and not route.get("table"):
-            if _inside(route.get("via"), subnet):
-                return str(ipaddress.ip_address(str(route["via"])))
+        plain = str(route.get("to")) in ("default", "0.0.0.0/0", "::/0") and not route.get("table")
+        if plain and _inside(route.get("via"), subnet):
+            return str(ipaddress.ip_address(str(route["via"])))
     return ""
 
 

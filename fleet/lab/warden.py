@@ -326,7 +326,6 @@ def _answer(connection: socket.socket, warden: Warden, router: int, joined: bool
             _join_controller(router, order)
         answer = warden.obey(order)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        import traceback; traceback.print_exc()
         text = str(error) if isinstance(error, (OSError, RuntimeError)) else repr(error)
         answer = {"ok": False, "error": text}
     with suppress(OSError):

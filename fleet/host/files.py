@@ -162,3 +162,12 @@ def unseal(data: bytes) -> str:
     if not newline or head != f"fleet-sealed-1 {sha256(text)}".encode():
         raise ValueError("the checksum does not match")
     return text
+
+
+def ended(directory: str) -> bool:
+    """Whether the copy of a transaction's outcome beside its journal is there and whole."""
+    try:
+        unseal(read(f"{directory}/outcome"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from fleet.host import ledger, registry
-from fleet.host.files import Paths
+from fleet.host.files import Paths, ended
 from fleet.host.refusal import Refused
 from fleet.host.spec import encode
 from fleet.host.state import decode_state
@@ -94,10 +94,13 @@ def _plan(session: Session, request: Request) -> Answer:
 def _pending(session: Session) -> Answer | None:
     import os
 
+    folder = session.paths.journal
     try:
-        if not os.listdir(session.paths.journal):
-            return None
+        names = os.listdir(folder)
     except FileNotFoundError:
+        return None
+    # A finished transaction says so in one small file; an audit reads no journal for it.
+    if all(ended(f"{folder}/{name}") for name in names):
         return None
     from fleet.host.transaction import pending
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from fleet.host import crash, files, ledger, preflight, units, wire
+from fleet.host import crash, fence, files, ledger, preflight, units, wire
 from fleet.host.files import Paths
 from fleet.host.journal import ABANDONED, ARMED
 from fleet.host.lock import Held, Lock
@@ -96,6 +96,7 @@ def _clear_the_way(system: System, paths: Paths) -> None:
             transaction.read()
         if not transaction.terminal:
             raise _open_transaction(transaction, system)
+        fence.sweep(f"watchdog-{transaction.facts.get('lease', transaction.name)}")
         transaction.journal.close()
     prune(paths)
 

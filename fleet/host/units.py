@@ -206,8 +206,11 @@ def _pushed() -> str:
     """Return the folder of the archive that a controller pushed and this helper runs from."""
     import fleet.host
 
-    code = getattr(getattr(fleet.host, "__loader__", None), "path", None)
-    return os.path.dirname(code) if isinstance(code, str) else ""
+    # A loader of source files has a path too; only the pushed one's names this Python's code.
+    path = getattr(getattr(fleet.host, "__loader__", None), "path", None)
+    if isinstance(path, str) and os.path.basename(path).startswith("code-"):
+        return os.path.dirname(path)
+    return ""
 
 
 def sources() -> dict[str, str]:

@@ -277,8 +277,7 @@ def test_a_watchdog_outlives_the_session(host: Hypervisor) -> None:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
         assert int(fields[3]) != helper.pid
-            back = {**STATE, "resources": BACK}
-            helper, digest = applied(host, name=f"back{index}", state=back)
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
             os.kill(pid, number)
         assert {os.readlink(f"/proc/{pid}/fd/{each}") for each in (0, 1, 2)} == {"/dev/null"}
         if allowed:
@@ -292,7 +291,7 @@ def test_confirm_and_expiry_have_one_winner(host: Hypervisor) -> None:
     """A confirm within 50 ms of the deadline either commits or is refused, and the host agrees."""
     before = host.kernel()
     seen = set()
-    for index, offset in enumerate((-0.05, -0.03, -0.02, -0.01, -0.005, 0.0, 0.005, 0.02)):
+    for index, offset in enumerate((-0.05, -0.03, -0.015, -0.005, 0.0, 0.02)):
         name = f"race{index}"
         helper, digest = applied(host, deadline=1.2, name=name)
         deadline = host.status(name)["deadline"]
@@ -305,7 +304,8 @@ def test_confirm_and_expiry_have_one_winner(host: Hypervisor) -> None:
             assert host.kernel() != before
             assert (host.root / "etc/sysctl.d/90-fleet.conf").exists()
             # What was committed has to be taken away again for the next race.
-            helper, digest = applied(host, name=f"back{index}", state={**STATE, "resources": BACK})
+            state = {**STATE, "resources": BACK}
+            helper, digest = applied(host, name=f"back{index}", state=state)
             confirm(host.confirming(), digest, name=f"back{index}")
             before = host.kernel()  # with the broadcast address that fleet gives an address
         assert host.kernel() == before

@@ -49,6 +49,8 @@ class Change:
     ``requires`` are tokens such as ``device:br0``; a required token orders this change after those
     that provide it, and means nothing where no change of the plan provides it. ``touches`` names
     the devices whose state this change alters: it is what the digest covers and a revert restores.
+    ``NS|device`` is one of another namespace; ``nftables:family/table`` and ``namespace:NS`` are no
+    devices.
     """
 
     namespace: str = ""

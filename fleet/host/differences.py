@@ -66,6 +66,8 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
     for part in ("sysctls", "files", "vlans"):
         for name, (expected, actual) in map_differences(snapshot, now, part).items():
             add(part, name, "", expected, actual)
+    for name, (then, have) in table_differences(snapshot, now).items():
+        add("tables", name, "", then and then["text"], have and have["text"])
     for name, inner in snapshot["namespaces"].items():
         there = now["namespaces"].get(name)
         if inner is None or there is None:
@@ -73,6 +75,16 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
                 add("namespaces", name, "", inner is not None, there is not None)
         else:
             found += _differences(inner, there, name)
+    return found
+
+
+def table_differences(snapshot: Snapshot, now: Snapshot) -> dict[str, tuple[Any, Any]]:
+    """Return the nftables tables that mean something else, as (then, now)."""
+    found = {}
+    for name, then in (snapshot.get("tables") or {}).items():
+        have = (now.get("tables") or {}).get(name)
+        if (then and then["meaning"]) != (have and have["meaning"]):
+            found[name] = (then, have)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.host import registry
 from fleet.host.change import Change, HostError, Problem, amended
 
 TYPE_CHECKING = False
@@ -37,6 +38,27 @@ class Draft:
             self.changes += function()
         except HostError as error:
             self.problems.append(error.problem)
+
+    def seen_by(self, resource: Resource, gone: set[str]) -> Observation:
+        """Return the host as a resource sees it while devices are made again: without the others.
+
+        One whose own attributes make it again sees itself, to delete; one that only goes with what
+        it stands on does not.
+        """
+        if not gone:
+            return self.observation
+        from fleet.host.without import with_what_stands_on, without
+
+        name = self.observation.aliases.get(resource.name, resource.name)
+        around = with_what_stands_on(self.observation, gone - {name})
+        if resource.kind not in registry.DEVICES:
+            around |= gone
+        return without(self.observation, around) if around else self.observation
+
+    def made_again(self) -> set[str]:
+        """Return the devices that the changes delete in order to make them again."""
+        made = {c.touches[0] for c in self.changes if c.action == "create" and c.touches}
+        return {name for name in self.gone() if name in made}
 
     def amend(self, change: Change, **fields: Any) -> Change:
         """Put an amended change in a change's place, and return it."""

@@ -21,16 +21,27 @@ class Cycle(Exception):
 
 #: Where nothing is required: prepare first, then the few steps that interrupt close together
 #: (ports in, old addresses out, routes back), then what only takes away.
-_SYSCTL, _MADE, _SET, _UP, _ADDRESS, _PORT_OUT, _PORT, _FLAGS = range(8)
-_ADDRESS_OUT, _ROUTE, _ROUTE_OUT, _RULE, _RULE_OUT, _DOWN, _GONE, _RENAME = range(8, 16)
+_SPACE, _SYSCTL, _MADE, _SET, _UP, _ADDRESS, _PORT_OUT, _PORT, _FLAGS = range(9)
+_ADDRESS_OUT, _ROUTE, _ROUTE_OUT, _ENTRY, _RULE, _RULE_OUT, _DOWN, _GONE, _RENAME = range(9, 18)
+_SPACE_GONE = 18
+
+
+#: Kinds whose resources are no devices: the phase of what makes or sets one, and of a deletion.
+_WHOLE = {
+    "namespace": (_SPACE, _SPACE_GONE),
+    "sysctl": (_SYSCTL, _SYSCTL),
+    "neighbour": (_ENTRY, _ENTRY),
+    "fdb": (_ENTRY, _ENTRY),
+    "nftables": (_RULE, _RULE_OUT),
+    "policy": (_RULE, _RULE_OUT),
+    "rule": (_RULE, _RULE_OUT),
+}
 
 
 def phase(change: Change) -> int:
     """Return when a change runs among those that nothing else orders."""
-    if change.kind == "sysctl":
-        return _SYSCTL
-    if change.kind == "rule":
-        return _RULE_OUT if change.action == DELETE else _RULE
+    if change.kind in _WHOLE:
+        return _WHOLE[change.kind][change.action == DELETE]
     if change.action != "update":
         return _MADE if change.action == CREATE else _GONE
     word, gone = change.what.partition(".")[0], change.after is None
@@ -94,7 +105,7 @@ def _key(
     own = bool(management) and any(device in management for device in change.touches)
     early = own if at in (_ADDRESS_OUT, _ROUTE) else not own
     order_of_kind = rank.get(change.kind, 50)
-    return at, 0 if early else 1, -order_of_kind if at == _GONE else order_of_kind, index
+    return at, 0 if early else 1, -order_of_kind if at in (_GONE, _SPACE_GONE) else order_of_kind, index
 
 
 def _one_cycle(changes: list[Change], waiting: list[set[int]]) -> list[Change]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from fleet.host import ip
 from fleet.host.address import by_subnet, listed
 from fleet.host.change import CREATE, DELETE, HostError
+from fleet.host.system import path_of_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def create(system: System, change: Change) -> None:
         attributes = {"index": existing[0]}
     elif "peer" in made:
         attributes["peer"] = made["peer"]
+        if "peer-namespace" in made:
+            path = path_of_namespace(made["peer-namespace"])
+            attributes["peer"] = {"ifname": made["peer"], "net_ns_fd": path}
     if "macaddress" in made:
         attributes["address"] = made["macaddress"]
     if "mtu" in made:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from fleet.host import link_attributes, route_attributes
+from fleet.host.system import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 #: include/uapi/linux/neighbour.h
 NUD_PERMANENT, NTF_PROXY = 0x80, 0x08
 AF_BRIDGE = 7
+
+
+#: How intent calls the host's own namespace from inside another.
+HOST = "host"
+
+_EMPTY: dict[str, Any] = {
+    "names": {1: "lo"}, "addresses": {}, "routes": [], "rules": [], "neighbours": [], "fdb": [],
+    "holders": {},
+}  # fmt: skip
+_LOOPBACK: dict[str, Any] = {
+    "name": "lo", "index": 1, "kind": "", "type": link_attributes.LOOPBACK, "mtu": 65536,
+    "mac": "00:00:00:00:00:00", "up": False, "running": False, "carrier": False, "master": None,
+    "link": None, "link_netnsid": None, "altnames": [], "flags": 8, "txqlen": 1000, "group": 0,
+    "perm_mac": "", "data": {}, "port": None, "min_mtu": 0, "max_mtu": 0, "permanent": True,
+    "driver": "", "pci_address": "",
+}  # fmt: skip
 
 
 class Observation:
@@ -35,6 +52,10 @@ class Observation:
         self.aliases: dict[str, str] = {}
         self._parts: dict[str, Any] = {}
         self._sysctls: dict[str, str | None] = {}
+        #: The host's own namespace, from which the others were reached.
+        self.root: Observation = self
+        #: A namespace that a plan is yet to make has nothing in it but loopback, which is down.
+        self.exists = True
         self._others: dict[str, Observation] = {system.namespace: self}
 
     def at(self, namespace: str) -> Observation:
@@ -42,9 +63,40 @@ class Observation:
         found = self._others.get(namespace)
         if found is None:
             found = Observation(self.system.at(namespace))
-            found._others = self._others
+            found._others, found.root = self._others, self.root
             self._others[namespace] = found
+            if not found.system.exists():
+                found.exists = False
+                found._parts = {**_EMPTY, "links": {"lo": dict(_LOOPBACK)}}
         return found
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The names under /run/netns, sorted."""
+        found: list[str] | None = self._parts.get("namespaces")
+        if found is None:
+            try:
+                found = sorted(os.listdir(self.system.root + NAMESPACES))
+            except FileNotFoundError:
+                found = []
+            self._parts["namespaces"] = found
+        return found
+
+    def peer(self, link: Words) -> tuple[str, str]:
+        """Return the namespace and the name of a veth's other end, empty where nobody names it.
+
+        The host's own namespace is called ``host``.
+        """
+        if isinstance(link["link"], str):
+            return "", link["link"]
+        if link["link_netnsid"] is None or link["link"] is None:
+            return "", ""
+        for name in ("", *self.root.namespaces):
+            other = self.at(name) if name else self.root
+            if other is self or other.system.id_in(self.system) != link["link_netnsid"]:
+                continue
+            return name or HOST, other.names.get(link["link"], "")
+        return "", ""
 
     @property
     def links(self) -> dict[str, Words]:
@@ -151,6 +203,8 @@ class Observation:
 
     def sysctl(self, name: str) -> str | None:
         """Return a key's value as /proc shows it; None where this kernel has no such key."""
+        if not self.exists:
+            return None
         if name not in self._sysctls:
             self._sysctls[name] = self.system.sysctl(name)
         return self._sysctls[name]

@@ -39,10 +39,15 @@ def plan_from(state: State, ledger: dict[str, Entry], observation: Observation) 
     """Return the plan of a host as observed; pure but for the observation's lazy reading."""
     _find_management(state, observation)
     drafts = _drafts(state, ledger, observation)
+    deleted = _deleted_namespaces(drafts[0], ledger) if len(drafts) > 1 else set()
     changes: list[Change] = []
     problems: list[Problem] = []
     for draft in drafts:
-        _fill(draft, ledger)
+        if draft.namespace in deleted:
+            _forbid(draft)
+        else:
+            _fill(draft, ledger)
+            _wait_for_namespace(draft, drafts[0])
         changes += draft.changes
         problems += draft.problems
     rank = {entry.kind: entry.order for entry in registry.KINDS}
@@ -68,6 +73,38 @@ def plan_from(state: State, ledger: dict[str, Entry], observation: Observation) 
         _unmanaged(state, ledger, drafts),
         _settle(named, drafts),
     )
+
+
+def _deleted_namespaces(host: Draft, ledger: dict[str, Entry]) -> set[str]:
+    """Return the namespaces that intent no longer has and that fleet made: all in them goes too."""
+    removed = [entry for entry in host.removals if entry.kind == "namespace" and entry.created]
+    return {entry.name for entry in removed}
+
+
+def _forbid(draft: Draft) -> None:
+    for resource in draft.resources:
+        draft.problem(
+            resource.key,
+            f"the namespace {draft.namespace} to stay",
+            "intent no longer has it",
+            "keep the namespace in the intent, or take out what is in it",
+        )
+
+
+def _wait_for_namespace(draft: Draft, host: Draft) -> None:
+    """What is in a namespace that does not exist yet comes after its creation."""
+    if not draft.namespace or draft.observation.exists:
+        return
+    token = f"namespace:{draft.namespace}"
+    if draft.changes and not any(token in change.provides for change in host.changes):
+        draft.problem(
+            draft.changes[0].key,
+            f"the namespace {draft.namespace}",
+            "no such namespace",
+            f"add it to the intent: namespaces: {{{draft.namespace}: {{}}}}",
+        )
+    for change in list(draft.changes):
+        draft.amend(change, requires=(*change.requires, token))
 
 
 def _find_management(state: State, observation: Observation) -> None:
@@ -123,16 +160,31 @@ def _fill(draft: Draft, ledger: dict[str, Entry]) -> None:
     conflict.check(draft)
     if len(draft.problems) > before:
         return
-    for resource in draft.resources:
-        if resource.key not in lost:
-            kind = registry.load(resource.kind)
-            entry = ledger.get(resource.key)
-            draft.trying(lambda k=kind, r=resource, e=entry: k.diff(r, e, observation))  # type: ignore[misc]
-    for entry in draft.removals:
-        kind = registry.load(entry.kind)
-        draft.trying(lambda k=kind, e=entry: k.remove(e, observation))  # type: ignore[misc]
+    _diff(draft, ledger, lost)
     if draft.changes or _shared(draft):
         _follow_up(draft)
+
+
+def _diff(draft: Draft, ledger: dict[str, Entry], lost: set[str]) -> None:
+    """Ask every kind; again where a device is made again, for all that goes with it comes back."""
+    gone: set[str] = set()
+    problems = list(draft.problems)
+    while True:
+        for resource in draft.resources:
+            if resource.key not in lost:
+                kind = registry.load(resource.kind)
+                entry = ledger.get(resource.key)
+                seen = draft.seen_by(resource, gone)
+                draft.trying(lambda k=kind, r=resource, e=entry, o=seen: k.diff(r, e, o))  # type: ignore[misc]
+        if draft.observation.exists:
+            for entry in draft.removals:
+                kind = registry.load(entry.kind)
+                draft.trying(lambda k=kind, e=entry: k.remove(e, draft.observation))  # type: ignore[misc]
+        again = draft.made_again()
+        if again <= gone:
+            return
+        gone |= again
+        draft.changes, draft.problems = [], list(problems)
 
 
 def _shared(draft: Draft) -> bool:
@@ -198,7 +250,13 @@ def _check_devices(draft: Draft) -> None:
     """A change may need a device that the host has or that the plan makes, and nothing else."""
     made = {token for change in draft.changes for token in change.provides}
     gone = draft.gone()
-    peers = {peer: name for name, c in gone.items() if c.kind == "veth" for peer in c.touches[1:]}
+    peers = {
+        peer: name
+        for name, c in gone.items()
+        if c.kind == "veth"
+        for peer in c.touches[1:]
+        if "|" not in peer
+    }
     told: set[tuple[str, str]] = set()
     for peer, name in peers.items():
         if peer in draft.by_device:
@@ -212,7 +270,10 @@ def _check_devices(draft: Draft) -> None:
             )
     for change in draft.changes:
         for token in change.requires:
-            word, _, device = token.rpartition("|")[2].partition(":")
+            space, _, plain = token.rpartition("|")
+            word, _, device = plain.partition(":")
+            if space != draft.namespace:
+                continue  # another namespace's own plan looks for it
             if word != "device" or token in made or (change.key, device) in told:
                 continue
             if device in draft.observation.links and not {device} & {*gone, *peers}:
@@ -244,8 +305,8 @@ def _unmanaged(state: State, ledger: dict[str, Entry], drafts: list[Draft]) -> t
     for draft in drafts:
         named = set(draft.by_device) | {entry.name for entry in draft.removals}
         for name, link in draft.observation.links.items():
-            kind = link["kind"] or "ethernet"
-            if name == "lo" or kind not in registry.DEVICES or name in named:
+            kind = registry.kind_of(link)
+            if name == "lo" or not kind or name in named:
                 continue
             if not any_matches(name, state.ignore):
                 found.append(resource_key(draft.namespace, kind, name))

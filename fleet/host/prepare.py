@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from fleet.host import crash, fence, files, ledger, persist, wire
+from fleet.host.change import DELETE
 from fleet.host.journal import PREPARED, Journal
 from fleet.host.preflight import problem
 from fleet.host.refusal import Refused
@@ -128,15 +129,35 @@ def ledger_text(entries: dict[str, ledger.Entry]) -> str:
 def scope_of(plan: Plan) -> dict[str, Any]:
     """Return what a plan touches as ``snapshot.capture`` takes it, other namespaces inside it."""
     here = _scope()
+
+    def of(namespace: str) -> dict[str, Any]:
+        if not namespace:
+            return here
+        scope: dict[str, Any] = here["namespaces"].setdefault(namespace, _scope())
+        return scope
+
     for change in plan.changes:
-        inner = here["namespaces"]
-        scope = inner.setdefault(change.namespace, _scope()) if change.namespace else here
-        scope["devices"] = sorted({*scope["devices"], *change.touches})
+        for touched in change.touches:
+            space, apart, name = touched.rpartition("|")
+            scope = of(space if apart else change.namespace)
+            sort, _, rest = name.partition(":")
+            if sort == "nftables":
+                scope["tables"] = sorted({*scope["tables"], rest})
+            elif sort == "namespace":
+                inner = of(rest)
+                inner["whole"] = inner["whole"] or change.action == DELETE
+            else:
+                scope["devices"] = sorted({*scope["devices"], name})
         if change.kind == "sysctl":
+            scope = of(change.namespace)
             scope["sysctls"] = sorted({*scope["sysctls"], change.name})
+        scope = of(change.namespace)
         scope["rules"] = scope["rules"] or change.kind == "rule"
     return here
 
 
 def _scope() -> dict[str, Any]:
-    return {"devices": [], "sysctls": [], "files": [], "rules": False, "namespaces": {}}
+    return {
+        "devices": [], "sysctls": [], "files": [], "tables": [], "rules": False, "whole": False,
+        "namespaces": {},
+    }

@@ -171,7 +171,9 @@ NEEDED = (
 
 def rehearse(system: System, snapshot: Any) -> None:
     """Load all that a revert needs and go its way up to the first write; raises OSError."""
-    for name in NEEDED:
+    programs = ("subprocess", "fleet.host.spaces", "fleet.host.ruleset")
+    needs_them = snapshot.get("namespaces") or snapshot.get("tables")
+    for name in (*NEEDED, *(programs if needs_them else ())):
         __import__(name)
     from fleet.host.differences import differences
     from fleet.host.snapshot import capture

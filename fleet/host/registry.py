@@ -8,6 +8,8 @@ from fleet.host.spec import spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from fleet.host.kind import Kind
 
 
@@ -15,26 +17,49 @@ if TYPE_CHECKING:
 class Entry:
     """Where a kind is written in intent, and how early its creations run among equals.
 
-    ``device`` says that its resources are network devices, whose names share one space.
+    ``device`` says that its resources are network devices, whose names share one space;
+    ``kernel`` is what the kernel calls such a device where that is another word.
     """
 
     kind: str = ""
     section: str = ""
     order: int = 50
     device: bool = False
+    kernel: str = ""
 
 
 KINDS = (
+    Entry("namespace", "namespaces", 5),
     Entry("sysctl", "sysctl", 10),
     Entry("ethernet", "ethernets", 20, device=True),
     Entry("veth", "virtual-ethernets", 25, device=True),
+    Entry("tap", "taps", 26, device=True, kernel="tun"),
+    Entry("tun", "tuns", 27, device=True, kernel="tun"),
     Entry("bridge", "bridges", 40, device=True),
+    Entry("macvlan", "macvlans", 45, device=True),
+    Entry("macvtap", "macvtaps", 46, device=True),
+    Entry("tunnel", "tunnels", 50, device=True, kernel="vxlan"),
+    Entry("neighbour", "neighbours", 60),
+    Entry("fdb", "fdb", 61),
+    Entry("nftables", "nftables", 70),
+    Entry("policy", "policies", 71),
     Entry("rule", "routing-policy", 80),
 )
 
 BY_NAME = {entry.kind: entry for entry in KINDS}
 DEVICES = tuple(entry.kind for entry in KINDS if entry.device)
 BY_SECTION = {entry.section: entry for entry in KINDS}
+_OF_KERNEL = {entry.kernel or entry.kind: entry.kind for entry in KINDS if entry.device}
+
+
+def kind_of(link: dict[str, Any]) -> str:
+    """Return the kind of an observed device, empty where fleet has none for it.
+
+    A tap or tun that is not persistent is the process's that holds it.
+    """
+    if link["kind"] == "tun":
+        return str(link["data"].get("type") or "") if link["data"].get("persist") else ""
+    return _OF_KERNEL.get(link["kind"] or "ethernet", "")
 
 
 def load(kind: str) -> Kind:

@@ -53,6 +53,7 @@ def restore(system: System, snapshot: Snapshot) -> list[Record]:
             time.sleep(PAUSE * stuck)
         last = state
         errors = {}
+        _namespaces(system, snapshot, errors)
         for space, before in spaces(system, snapshot):
             _pass(space, before, snapshot, errors)
     for item in remaining:
@@ -60,6 +61,27 @@ def restore(system: System, snapshot: Snapshot) -> list[Record]:
         if error:
             item["error"] = error
     return remaining
+
+
+def _namespaces(
+    system: System, snapshot: Snapshot, errors: dict[tuple[str, str, str], str]
+) -> None:
+    """Make the namespaces that were there, and delete those that were not."""
+    from fleet.host.system import CommandError
+
+    for name, inner in snapshot["namespaces"].items():
+        there = system.at(name)
+        try:
+            if inner is None and there.exists():
+                from fleet.host.spaces import delete_namespace
+
+                delete_namespace(system, name)
+            elif inner is not None and not there.exists():
+                from fleet.host.spaces import make_namespace
+
+                make_namespace(system, name)
+        except (CommandError, OSError) as error:
+            errors[("", "namespaces", name)] = str(error)[:300]
 
 
 def spaces(system: System, snapshot: Snapshot) -> list[tuple[System, Snapshot]]:

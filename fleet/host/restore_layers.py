@@ -60,6 +60,7 @@ def restore_layers(step: Step) -> None:
     _vlans(step)
     _both(step, "fdb", diff.fdb_differences, kinds, neighbour, _fdb_flags)
     _both(step, "mdb", diff.mdb_differences, (NEWMDB, DELMDB), group, NLM_F_CREATE)
+    _tables(step)
     _files(step)
 
 
@@ -178,6 +179,20 @@ def _qdisc(step: Step, item: Record) -> bytes:
     head = bytes(4) + u32(step.indexes[item["dev"]]) + u32(item["handle"]) + u32(item["parent"])
     options = b"" if item["options"] is None else nest(2, bytes.fromhex(item["options"]))
     return head + bytes(4) + pack_text(1, item["kind"]) + options
+
+
+def _tables(step: Step) -> None:
+    """nftables tables go back in one transaction, or each by itself where that is refused."""
+    changed = diff.table_differences(step.then, step.now)
+    if not changed:
+        return
+    from fleet.host.ruleset import put_back
+
+    pictures = {name: then for name, (then, _) in changed.items()}
+    if len(pictures) > 1 and step.attempt("tables", "", put_back, step.system, pictures):
+        return
+    for name, then in pictures.items():
+        step.attempt("tables", name, put_back, step.system, {name: then})
 
 
 def _files(step: Step) -> None:

@@ -8,6 +8,7 @@ from fleet.host.raw import Unknown
 from fleet.host.raw_link import SETTABLE_FLAGS, set_message
 from fleet.host.snapshot import capture
 from fleet.host.snapshot_parts import read_links
+from fleet.host.system import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Step:
             self._note(part, name, f"no device {gone}")
         except OSError as error:
             self._note(part, name, error.strerror or str(error))
+        except CommandError as error:
+            self._note(part, name, str(error)[:300])
         else:
             return True
         return False

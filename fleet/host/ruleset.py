@@ -52,6 +52,24 @@ def listing(system: System, name: str) -> str | None:
     return None if done.code else done.out
 
 
+def picture(system: System, name: str) -> dict[str, Any] | None:
+    """Return a table as a snapshot keeps it, ``text`` and ``meaning``; None where absent."""
+    if not os.access(system.root + NFT, os.X_OK):
+        return None
+    text = listing(system, name)
+    return None if text is None else {"text": text, "meaning": live(system, name)}
+
+
+def put_back(system: System, pictures: dict[str, dict[str, Any] | None]) -> None:
+    """Make tables what they were, all in one transaction; raises CommandError."""
+    parts = []
+    for name, then in pictures.items():
+        family, table = split(name)
+        parts.append(f"add table {family} {table}\ndelete table {family} {table}\n")
+        parts.append(then["text"] if then else "")
+    system.run([NFT, "-f", "-"], input="".join(parts))
+
+
 def body(text: str) -> str:
     """Return what stands between a listed table's braces, without the indentation."""
     lines = text.strip().splitlines()[1:-1]
@@ -184,7 +202,7 @@ def diff_table(resource: Resource, name: str, rules: str, observation: Observati
     """
     from fleet.host.rehearsal import rehearse
 
-    now = live(observation.system, name)
+    now = live(observation.system, name) if observation.exists else None
     if now == meaning_of(name, rules, observation):
         return []
     objection = rehearse(observation, {name: rules})
@@ -220,13 +238,15 @@ def remove_table(entry: Entry, name: str, observation: Observation) -> list[Chan
     return steps.changes
 
 
-def rejecting(system: System, name: str) -> list[str]:
+def rejecting(observation: Observation, name: str) -> list[str]:
     """Return the other tables whose forward hook may reject what a table's accept lets pass.
 
     An accept ends one base chain alone; the next one on the hook still decides (nft(8)). Frames
     of a bridge meet the ip families too while bridge-nf-call-iptables is on.
     """
-    families = ["bridge"]
+    if not observation.exists:
+        return []
+    system, families = observation.system, ["bridge"]
     for family, key in (("ip", "iptables"), ("ip6", "ip6tables")):
         if system.sysctl(f"net.bridge.bridge-nf-call-{key}") == "1":
             families += [family, "inet"]

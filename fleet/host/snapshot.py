@@ -24,13 +24,14 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
     """Return what is touched, and what depends on it, as it is now.
 
     ``scope``: ``devices`` (names, also of devices that a plan will make), ``sysctls``, ``files``,
-    ``rules`` (bool), and ``namespaces`` (a scope for each name). With ``like`` the same things are
+    ``rules`` (bool), ``tables`` (nftables, ``family/table``), ``whole`` (bool: all that is in the
+    namespace), and ``namespaces`` (a scope for each name). With ``like`` the same things are
     read that another snapshot holds. Raises OSError.
     """
     netlink = system.netlink
     links = parts.read_links(netlink)
     names = {record["index"]: name for name, record in links.items()}
-    named = sorted(set(scope.get("devices") or ()))
+    named = sorted({*(scope.get("devices") or ()), *(links if scope.get("whole") else ())})
     wide = parts.read_wide_leaves(scope.get("sysctls") or ())
     if like is not None:
         devices, own_keys = like["devices"], like["keyed"]
@@ -55,13 +56,16 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "addresses": addresses,
         "routes": parts.read_routes(netlink, names, inside, sources, ids),
         "nexthops": nexthops,
-        "rules": parts.read_rules(netlink) if scope.get("rules") else [],
+        "rules": parts.read_rules(netlink) if _wants(scope, "rules") else [],
         "neighbours": parts.read_neighbours(netlink, names, inside),
         "fdb": parts.read_fdb(netlink, names, inside, links),
         "mdb": parts.read_mdb(netlink, names, inside),
         "vlans": parts.read_vlans(netlink, names, inside),
         "qdiscs": parts.read_qdiscs(netlink, names, set(named)),
-        "sysctls": parts.read_sysctls(system, scope.get("sysctls") or (), own_keys, wide, links),
+        "sysctls": parts.read_sysctls(
+            system, _sysctls(system, scope, like), own_keys, wide, links
+        ),
+        "tables": _tables(system, scope, like),
         "files": {path: parts.read_file(system, path) for path in scope.get("files") or ()},
         "namespaces": _namespaces(system, scope, like),
     }
@@ -72,8 +76,35 @@ def _namespaces(system: System, scope: Record, like: Snapshot | None) -> Record:
     for name, inner in (scope.get("namespaces") or {}).items():
         there = system.at(name)
         before = like["namespaces"].get(name) if like is not None else None
+        # A socket would keep a namespace alive, and one of an older namespace see that one.
+        there.shut()
         found[name] = capture(there, inner, before) if there.exists() else None
+        there.shut()
     return found
+
+
+def _wants(scope: Record, word: str) -> bool:
+    return bool(scope.get(word) or scope.get("whole"))
+
+
+def _sysctls(system: System, scope: Record, like: Snapshot | None) -> list[str]:
+    """Return the keys to read: those named, and of a whole namespace all but the devices' own."""
+    if not scope.get("whole"):
+        return list(scope.get("sysctls") or ())
+    if like is not None:
+        return [name for name in like["sysctls"] if "/conf/" not in name and "/neigh/" not in name]
+    return [*(scope.get("sysctls") or ()), *parts.settable_keys(system)]
+
+
+def _tables(system: System, scope: Record, like: Snapshot | None) -> Record:
+    if not _wants(scope, "tables"):
+        return {}
+    from fleet.host import ruleset
+
+    named = set(scope.get("tables") or ())
+    if scope.get("whole"):
+        named |= set(like["tables"]) if like is not None else set(ruleset.tables(system))
+    return {name: ruleset.picture(system, name) for name in sorted(named)}
 
 
 def depending(links: dict[str, Record], named: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -279,6 +279,33 @@ def read_sysctls(
     return found
 
 
+def settable_keys(system: System) -> list[str]:
+    """Return the keys of a whole namespace that can be written; those of devices are not in it."""
+    found = []
+    with system.enter():
+        base = system.root + "/proc/sys/"
+        waiting = ["net"]
+        while waiting:
+            place = waiting.pop()
+            for name in _listed(base + place):
+                path = f"{place}/{name}"
+                if path in _PER_DEVICE:
+                    continue
+                mode = os.stat(base + path).st_mode
+                if mode & 0o170000 == 0o040000:
+                    waiting.append(path)
+                elif mode & 0o200 and mode & 0o400 and name not in _TWICE:
+                    found.append(path)
+    return sorted(found)
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
 def _settable(directory: str) -> list[str]:
     try:
         leaves = os.listdir(directory)

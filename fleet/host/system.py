@@ -22,6 +22,7 @@ ENVIRONMENT = {
 }
 NAMESPACES = "/run/netns"
 _CLONE_NEWNET = 0x40000000
+_GETNSID = 90
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO)
 #: net.ipv6.conf.*.stable_secret before it is set, keys that can only be written.
 _UNREADABLE = (*_ABSENT, errno.EIO, errno.EINVAL, errno.EACCES, errno.EPERM)
@@ -68,12 +69,16 @@ class System:
     def close(self) -> None:
         """Close the sockets of all namespaces; they open again when they are next asked for."""
         for door in self._others.values():
-            for netlink in door._netlink.values():
-                netlink.close()
-            door._netlink.clear()
-            if door._route is not None:
-                door._route.close()
-                door._route = None
+            door.shut()
+
+    def shut(self) -> None:
+        """Close the sockets of this namespace alone: an open one keeps a namespace alive."""
+        for netlink in self._netlink.values():
+            netlink.close()
+        self._netlink.clear()
+        if self._route is not None:
+            self._route.close()
+            self._route = None
 
     @property
     def netlink(self) -> Netlink:
@@ -140,6 +145,27 @@ class System:
         if check and done.returncode:
             raise CommandError(completed, err.strip() or out.strip() or f"exit {done.returncode}")
         return completed
+
+    def id_in(self, other: System) -> int | None:
+        """Return the number by which another namespace knows this one, None without one."""
+        from fleet.host.netlink import attributes, number, pack_u32
+
+        place = path_of_namespace(self.namespace) if self.namespace else "/proc/thread-self/ns/net"
+        try:
+            here = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None  # deleted meanwhile
+        try:
+            # struct rtgenmsg, NETNSA_FD (include/uapi/linux/net_namespace.h)
+            answers = other.netlink.get(_GETNSID, bytes(4) + pack_u32(3, here))
+        except OSError:
+            return None  # a file that is no namespace
+        finally:
+            os.close(here)
+        for _, payload in answers:
+            value = number(attributes(payload, 4).get(1, b""))
+            return None if value == 0xFFFFFFFF else value
+        return None
 
     def read(self, path: str) -> str | None:
         """Return a file's text, None where there is no such file; raises OSError."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fleet.host.change import CREATE, DELETE, HostError
 from fleet.host.link_diff import diff_link
 from fleet.host.steps import Steps
+from fleet.host.without import without
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,23 +19,6 @@ if TYPE_CHECKING:
     from fleet.host.ledger import Entry
     from fleet.host.link import Link
     from fleet.host.observation import Observation
-
-
-class Without:
-    """An observation of a host as if one device were gone already."""
-
-    def __init__(self, observation: Observation, device: str) -> None:
-        self._observation = observation
-        self.links = {k: v for k, v in observation.links.items() if k != device}
-        self.addresses = {k: v for k, v in observation.addresses.items() if k != device}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._observation, name)
-
-    @property
-    def routes(self) -> list[dict[str, Any]]:
-        """The routes that do not go with the device."""
-        return [r for r in self._observation.routes if r["dev"] in (None, *self.links)]
 
 
 def diff_virtual(
@@ -68,7 +52,7 @@ def diff_virtual(
     differing = [key for key, value in fixed.items() if link and now.get(key) != value]
     if differing:
         _delete_first(steps, differing, now, fixed, observation)
-        observation = Without(observation, name)  # type: ignore[assignment]
+        observation = without(observation, {name})
         link = None
     if link is None:
         made = {**fixed, **{k: v for k, v in mutable.items() if v is not None}}

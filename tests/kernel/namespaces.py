@@ -108,6 +108,47 @@ class Space:
         return plan
 
 
+    def goes_back(self, resources: dict[str, Any], *namespaces: str, **more: Any) -> Plan:
+        """Plan, take a snapshot, apply, restore, and demand that everything is as it was."""
+        from fleet.host.prepare import scope_of
+        from fleet.host.restore import restore
+        from fleet.host.snapshot import capture
+
+        plan = self.plan(resources, **more)
+        assert not plan.problems, plan.problems
+        assert plan.changes
+        before = [picture(name) for name in (self.name, *namespaces)]
+        taken = capture(self.system, scope_of(plan))
+        for change in plan.changes:
+            apply(self.system, change)
+        assert [picture(name) for name in (self.name, *namespaces)] != before
+        assert restore(self.system, taken) == []
+        until(lambda: [picture(name) for name in (self.name, *namespaces)] == before, 5)
+        return plan
+
+
+def picture(name: str) -> Any:
+    """Return all that ip, bridge and nft show of a namespace, None where there is none."""
+    from pictures import Namespace
+
+    if not os.path.exists(f"/run/netns/{name}"):
+        return None
+    return [Namespace(name).picture(), meaning(name)]
+
+
+def meaning(name: str) -> Any:
+    """Return what ``nft -j`` lists, without handles and counts."""
+    listed = json.loads(sh("ip", "netns", "exec", name, "nft", "-j", "list", "ruleset"))
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            counted = ("handle", "packets", "bytes")
+            return {k: plain(v) for k, v in value.items() if k not in counted}
+        return [plain(each) for each in value] if isinstance(value, list) else value
+
+    return [plain(item) for item in listed["nftables"] if "metainfo" not in item]
+
+
 def apply(system: System, change: Change) -> None:
     registry.load(change.kind).apply(system.at(change.namespace or system.namespace), change)
 
@@ -120,7 +161,8 @@ def resources_of(resources: dict[str, Any]) -> list[dict[str, Any]]:
     items = []
     for key, spec in resources.items():
         kind, _, name = key.partition("/")
-        items.append({"namespace": "", "kind": kind, "name": name, "spec": spec})
+        namespace, _, kind = kind.rpartition(":")
+        items.append({"namespace": namespace, "kind": kind, "name": name, "spec": spec})
     return items
 
 

@@ -44,6 +44,9 @@ class Observed:
         self.fdb: list[Any] = []
         self.management: list[dict[str, Any]] = []
         self.aliases: dict[str, str] = {}
+        self.exists = True
+        self.root = self
+        self.namespaces = sorted(words.get("namespaces") or {})
         self._sysctls = words.get("sysctls") or {}
         self._holders = words.get("holders") or {}
         self._spaces = {n: Observed(w) for n, w in (words.get("namespaces") or {}).items()}
@@ -54,6 +57,11 @@ class Observed:
     def holders(self) -> dict[str, list[dict[str, Any]]]:
         self.holders_read += 1
         return self._holders
+
+    def peer(self, link: dict[str, Any]) -> tuple[str, str]:
+        if isinstance(link["link"], str):
+            return "", link["link"]
+        return tuple(link["link"]) if link["link"] else ("", "")
 
     def sysctl(self, name: str) -> str | None:
         return self._sysctls.get(name)

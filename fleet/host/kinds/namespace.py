@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 
 from fleet.host.change import CREATE, DELETE, HostError
+from fleet.host.observation import HOST
 from fleet.host.spec import spec
 from fleet.host.steps import Steps
-from fleet.host.system import NAMESPACES
+from fleet.host.system import path_of_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from fleet.host.observation import Observation
     from fleet.host.system import System
 
-
-IP = "/usr/sbin/ip"
+#: net/core/dev.c: a NIC that is in a namespace when it ends goes to the first one of all.
+_NIC = ""
 
 
 @spec
@@ -35,10 +36,7 @@ SPEC = Namespace
 
 def names(observation: Observation) -> list[str]:
     """Return the names under /run/netns."""
-    try:
-        return sorted(os.listdir(observation.system.root + NAMESPACES))
-    except FileNotFoundError:
-        return []
+    return observation.namespaces
 
 
 def observe(observation: Observation, name: str) -> dict[str, Any] | None:
@@ -63,19 +61,36 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:
-    """Return the deletion of a namespace that fleet made; drain where processes are in it."""
+    """Return the deletion of a namespace that fleet made; drain where somebody is in it."""
     if not entry.created or entry.name not in names(observation):
         return []
-    inside = processes(observation.system, entry.name)
+    inside = observation.at(entry.name)
+    nics = [n for n, link in inside.links.items() if link["kind"] == _NIC and n != "lo"]
+    if nics:
+        raise HostError(
+            entry.key,
+            "a namespace without NICs",
+            ", ".join(nics),
+            f"move them out first: ip -n {entry.name} link set {nics[0]} netns 1",
+        )
+    held = [holder["guest"] for each in inside.holders.values() for holder in each]
+    users = [*processes(observation.system, entry.name), *held]
+    pairs = []
+    for name, link in inside.links.items():
+        if link["kind"] == "veth":
+            where, peer = inside.peer(link)
+            if where and peer:
+                pairs.append(f"{'' if where == HOST else where}|{peer}")
+            pairs.append(f"{entry.name}|{name}")
     steps = Steps(entry)
     steps.add(
         "",
         {},
         None,
         action=DELETE,
-        impact="drain" if inside else "none",
-        reason=f"processes in it: {', '.join(inside[:5])}" if inside else "",
-        touches=(f"namespace:{entry.name}",),
+        impact="drain" if users else "none",
+        reason=f"processes in it: {', '.join(users[:5])}" if users else "",
+        touches=(f"namespace:{entry.name}", *pairs),
     )
     return steps.changes
 
@@ -83,7 +98,7 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
 def processes(system: System, name: str) -> list[str]:
     """Return the processes in a namespace as ``command (pid)``."""
     try:
-        own = os.stat(f"{system.root}{NAMESPACES}/{name}").st_ino
+        own = os.stat(path_of_namespace(name)).st_ino
     except OSError:
         return []
     found = []
@@ -101,6 +116,8 @@ def processes(system: System, name: str) -> list[str]:
 
 def apply(system: System, change: Change) -> None:
     """Make or delete a namespace, or bring its loopback device up."""
+    from fleet.host.spaces import IP, delete_namespace, make_namespace
+
     name = change.name
     if change.action == DELETE:
         if change.impact != "drain" and processes(system, name):
@@ -110,9 +127,8 @@ def apply(system: System, change: Change) -> None:
                 ", ".join(processes(system, name)[:5]),
                 "end them, or allow the deletion by name",
             )
-        system.at(name).close()
-        system.run([IP, "netns", "delete", name])
+        delete_namespace(system, name)
         return
     if change.action == CREATE:
-        system.run([IP, "netns", "add", name])
+        make_namespace(system, name)
     system.run([IP, "-n", name, "link", "set", "dev", "lo", "up"])

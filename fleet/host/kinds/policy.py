@@ -164,7 +164,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     """Return one change where the table does not mean what the policy says."""
     policy = decode(Policy, resource.spec)
     changes = ruleset.diff_table(resource, table_of(resource.name), rules_of(policy), observation)
-    rejecting = ruleset.rejecting(observation.system, table_of(resource.name))
+    rejecting = ruleset.rejecting(observation, table_of(resource.name))
     if not (changes and policy.allow and rejecting):
         return changes
     words = f"{', '.join(rejecting)} may still reject what the pairs of allow accept"

@@ -71,7 +71,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     wanted = _words(decode(Sysctl, resource.spec).value)
     now = observation.sysctl(resource.name)
     device = device_of_key(resource.name)
-    if now is None and (not device or device in observation.links):
+    if now is None and observation.exists and (not device or device in observation.links):
         raise HostError(
             resource.key,
             "a kernel that has this key",

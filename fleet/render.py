@@ -162,6 +162,10 @@ def _environment(folders: list[str]) -> Environment:
             _check_operation(operator, left, right)
             return super().call_binop(context, operator, left, right)
 
+        def wrap_str_format(self, value: Any) -> Any:
+            # It would make text of any width; as an attribute it is refused below.
+            return None
+
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
             if isinstance(obj, str) and attr in _GROWING:
                 return False

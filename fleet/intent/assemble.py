@@ -17,6 +17,7 @@ from fleet.intent.checks import check_devices
 from fleet.intent.convert import convert, joined
 from fleet.intent.device import Device, check_renderer, read_device
 from fleet.intent.netplan import LATER, NETWORK, REFUSED, verdict_text
+from fleet.intent.netplan import SECTIONS as SECTIONS_OF_DEVICES
 from fleet.intent.source import nearest
 from fleet.intent.tree import (
     TEMPLATES,
@@ -87,7 +88,10 @@ class Assembler:
         except RenderError as error:
             near = nearest(error.undefined, variables) if error.undefined else ""
             raise IntentError(error.message, node.place, path_text(path), nearest=near) from error
-        return Scalar(text, False, node.file, node.at, node.key_at)
+        # As if written so, but never null: that would leave out what a layer below says.
+        rendered = Scalar(text, True, node.file, node.at, node.key_at)
+        rendered.plain = not rendered.null
+        return rendered
 
     def settings(self, data: Mapping) -> Settings:
         """Return the settings of rendered data."""
@@ -282,16 +286,16 @@ def _check_network(network: Mapping) -> Iterator[IntentError]:
             yield from check_renderer(node, ("network", key))
         elif key == "version" and not (isinstance(node, Scalar) and node.text == "2"):
             yield IntentError("netplan's version is 2", node.place, "network.version")
-        elif entry.inner is not None and not isinstance(node, Mapping):
+        elif key in SECTIONS_OF_DEVICES and not isinstance(node, Mapping):
             yield IntentError("a mapping of devices is expected", node.place, f"network.{key}")
         elif isinstance(node, Mapping) and "renderer" in node.entries:
             yield from check_renderer(node.entries["renderer"], ("network", key, "renderer"))
 
 
 def _entries(network: Mapping) -> Iterator[tuple[str, str, Node]]:
-    for section in registry.BY_SECTION:
+    for section in SECTIONS_OF_DEVICES:
         node = network.get(section)
-        if section in NETWORK and isinstance(node, Mapping):
+        if isinstance(node, Mapping):
             for name, inner in node.entries.items():
                 if name != "renderer" or isinstance(inner, Mapping):
                     yield section, name, inner
@@ -306,7 +310,7 @@ def _management(hostname: str, settings: Settings, devices: dict[str, Device]) -
             addresses = ()
     device = settings.management.interface
     for candidate in devices.values():
-        for item in candidate.spec.addresses or ():
+        for item in getattr(candidate.spec, "addresses", None) or ():
             if device is None and item.address.partition("/")[0] in addresses:
                 device = candidate.name
     return Management(tuple(addresses), device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from typing import Any
 
 from fleet.errors import IntentError
 from fleet.host.state import Management
@@ -40,6 +41,11 @@ def _error(
     return IntentError(message, place, path, remedy=remedy, nearest=near)
 
 
+def _of(device: Device, name: str) -> tuple[Any, ...]:
+    """Return a list of a device's spec, empty where its kind has none or it is not named."""
+    return getattr(device.spec, name, None) or ()
+
+
 def _at(device: Device, *steps: str | int) -> str:
     place = device.node_at(*steps)[0].place
     return f"{place.file}:{place.line}"
@@ -57,7 +63,7 @@ def _names(devices: Devices) -> Iterator[IntentError]:
 def _addresses(devices: Devices) -> Iterator[IntentError]:
     seen: list[tuple[Device, int, ipaddress.IPv4Interface | ipaddress.IPv6Interface]] = []
     for device in devices.values():
-        for index, item in enumerate(device.spec.addresses or ()):
+        for index, item in enumerate(_of(device, "addresses")):
             mine = ipaddress.ip_interface(item.address)
             for other, position, theirs in seen:
                 if theirs.version != mine.version:
@@ -96,7 +102,7 @@ def _macs(devices: Devices) -> Iterator[IntentError]:
         if wanted and (other := matched.setdefault(wanted, device)) is not device:
             message = f"{wanted} already finds {other.name}, at {_at(other, 'match')}"
             yield _error(device, message, "match", "macaddress")
-        mac = device.spec.macaddress
+        mac = getattr(device.spec, "macaddress", None)
         # A bridge may well carry the address of its NIC.
         if not mac or device.kind == "bridge":
             continue
@@ -143,10 +149,11 @@ def _port(
             *steps,
             remedy="join them with a pair of virtual-ethernets",
         )
-    if port.spec.mtu and bridge.spec.mtu and port.spec.mtu < bridge.spec.mtu:
+    mtu = getattr(port.spec, "mtu", None)
+    if mtu and bridge.spec.mtu and mtu < bridge.spec.mtu:
         yield _error(
             port,
-            f"{port.spec.mtu} is less than the {bridge.spec.mtu} of its bridge {bridge.name}, "
+            f"{mtu} is less than the {bridge.spec.mtu} of its bridge {bridge.name}, "
             f"at {_at(bridge, 'mtu')}",
             "mtu",
             remedy="a frame that the bridge takes must fit through all its ports",
@@ -172,7 +179,7 @@ def _port_settings(bridge: Device) -> Iterator[IntentError]:
 
 def _peers(devices: Devices) -> Iterator[IntentError]:
     for device in devices.values():
-        if device.kind != "veth":
+        if device.kind != "veth" or getattr(device.spec, "peer_namespace", None):
             continue
         name, peer = device.spec.peer, devices.get(device.spec.peer)
         if name == device.name:
@@ -194,7 +201,7 @@ def _routes(devices: Devices) -> Iterator[IntentError]:
     seen: dict[tuple[object, ...], tuple[Device, int]] = {}
     for device in devices.values():
         links = _on_link(device)
-        for index, route in enumerate(device.spec.routes or ()):
+        for index, route in enumerate(_of(device, "routes")):
             reachable = route.on_link or links is None or not route.via
             if not reachable and not _within(route.via, links or []):
                 yield _error(
@@ -224,7 +231,7 @@ def _routes(devices: Devices) -> Iterator[IntentError]:
 def _on_link(device: Device) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network] | None:
     """Return the networks a gateway may be on, None where others give the device addresses."""
     networks = _networks(device)
-    for route in device.spec.routes or ():
+    for route in _of(device, "routes"):
         if networks is not None and not route.via and route.to != "default":
             networks.append(ipaddress.ip_network(route.to))
     return networks
@@ -232,7 +239,9 @@ def _on_link(device: Device) -> list[ipaddress.IPv4Network | ipaddress.IPv6Netwo
 
 def _networks(device: Device) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network] | None:
     """Return the networks of a device's own addresses, None where it may get others."""
-    if device.spec.addresses is None or any(key.startswith("dhcp") for key in device.manager):
+    if getattr(device.spec, "addresses", None) is None or any(
+        key.startswith("dhcp") for key in device.manager
+    ):
         return None
     return [ipaddress.ip_interface(item.address).network for item in device.spec.addresses]
 
@@ -247,7 +256,7 @@ def _management(devices: Devices, management: Management) -> Iterator[IntentErro
     holders = {
         item.address.partition("/")[0]: device
         for device in devices.values()
-        for item in device.spec.addresses or ()
+        for item in _of(device, "addresses")
     }
     remedy = "keep it, or declare the new one: `fleet: {management: {address: …}}`"
     for text in management.addresses:

@@ -15,14 +15,15 @@ from fleet.intent.netplan import (
     APPLIED,
     LATER,
     MANAGER,
-    NETWORK,
     REFUSED,
     RENDERERS,
+    SECTIONS,
     Key,
+    device_table,
     verdict_text,
 )
 from fleet.intent.source import nearest
-from fleet.intent.tree import Mapping, Node, Scalar, Sequence, path_text, words
+from fleet.intent.tree import Mapping, Node, Scalar, Sequence, find, path_text, words
 
 Path = tuple[str | int, ...]
 
@@ -63,7 +64,7 @@ class Device:
     @property
     def kind(self) -> str:
         """The kind of its resource."""
-        return registry.BY_SECTION[self.section].kind
+        return SECTIONS[self.section]
 
     @property
     def path(self) -> Path:
@@ -72,18 +73,7 @@ class Device:
 
     def node_at(self, *steps: str | int) -> tuple[Node, str]:
         """Return the node below the device at some steps, as far as they go, and its path."""
-        node: Node = self.node
-        where: list[str | int] = []
-        for step in steps:
-            inner: Node | None = None
-            if isinstance(node, Mapping):
-                inner = node.entries.get(str(step))
-            elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
-                inner = node.items[step]
-            if inner is None:
-                break
-            node = inner
-            where.append(step)
+        node, where = find(self.node, steps)
         return node, path_text((*self.path, *where))
 
 
@@ -97,7 +87,7 @@ def read_device(section: str, name: str, node: Node) -> Device:
             path_text(path),
             remedy="write {} for a device with no settings of its own",
         )
-    table = NETWORK[section].inner or {}
+    table = device_table(section)
     errors = [*_name_errors(section, name, node), *check_keys(node, table, path)]
     if errors:
         raise joined(errors)
@@ -109,7 +99,7 @@ def read_device(section: str, name: str, node: Node) -> Device:
                 manager[key] = words(value)
         elif key not in PORT_FLAGS and key != "routing-policy":
             own[key] = _normal(key, words(value))
-    spec_class = registry.load(registry.BY_SECTION[section].kind).SPEC
+    spec_class = registry.load(SECTIONS[section]).SPEC
     rules: tuple[Rule, ...] = ()
     spec: Any = None
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet.host import registry
 from fleet.intent.convert import adapter
-from fleet.intent.netplan import APPLIED, MANAGER, NETWORK, Key
+from fleet.intent.netplan import APPLIED, MANAGER, NETWORK, SECTIONS, Key, device_table
 from fleet.intent.source import CONNECTION, DEFAULTS_KEYS, HOST_KEYS, OPTION_KEYS
 
 Schema = dict[str, Any]
@@ -37,11 +37,7 @@ def intent_schema() -> Schema:
     from fleet.intent.settings import Settings
 
     definitions: Schema = {}
-    sections = {
-        section: _section(entry.kind, section, definitions)
-        for section, entry in registry.BY_SECTION.items()
-        if section in NETWORK
-    }
+    sections = {section: _section(kind, section, definitions) for section, kind in SECTIONS.items()}
     network = _object(
         {
             name: sections.get(name, {"description": key.note})
@@ -105,7 +101,7 @@ def _adapted(cls: type[Any], definitions: Schema) -> Schema:
 
 def _section(kind: str, section: str, definitions: Schema) -> Schema:
     device = _adapted(registry.load(kind).SPEC, definitions)
-    table = NETWORK[section].inner or {}
+    table = device_table(section)
     properties = device["properties"]
     for name, key in table.items():
         if key.verdict == MANAGER or (key.verdict == APPLIED and name not in properties):

@@ -231,15 +231,15 @@ def path_text(path: Path) -> str:
     return text
 
 
-def find(node: Node, path: Path) -> Node:
-    """Return the node at a path, or the nearest one above it that exists."""
-    for step in path:
+def find(node: Node, path: Path) -> tuple[Node, Path]:
+    """Return the node at a path, or the nearest one above it, and the path to what is returned."""
+    for depth, step in enumerate(path):
         inner: Node | None = None
-        if isinstance(node, Mapping) and isinstance(step, str):
-            inner = node.entries.get(step)
+        if isinstance(node, Mapping):
+            inner = node.entries.get(str(step))
         elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
             inner = node.items[step]
         if inner is None:
-            return node
+            return node, path[:depth]
         node = inner
-    return node
+    return node, path

@@ -165,8 +165,8 @@ class _Composer:
         while type(event := self.parser.get_event()) is not end:
             key = self._key(event)
             mark = event.start_mark
-            key_at = packed(mark.line, mark.column)
-            value, inner = self._node(self.parser.get_event(), key_at, depth)
+            its = packed(mark.line, mark.column)
+            value, inner = self._node(self.parser.get_event(), its, depth)
             size += inner
             if key is None:
                 merged += self._merged(value, event)

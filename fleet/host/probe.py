@@ -71,10 +71,28 @@ def expected_after(probes: list[Probe], changes: tuple[Change, ...]) -> list[Pro
         name = probe["name"]
         if probe["kind"] in ("link", "guest") and (name in gone or name in down):
             continue
+        if probe["kind"] == "gateway" and _given_up(probe, changes, gone):
+            continue
         if probe["kind"] == "guest" and name in moved:
             probe = {**probe, "master": None}
         kept.append(probe)
     return kept
+
+
+def _given_up(probe: Probe, changes: tuple[Change, ...], gone: set[str]) -> bool:
+    """Whether the plan itself takes the default route to a gateway away, and makes no other."""
+
+    def leads(route: Any) -> bool:
+        return (
+            isinstance(route, dict)
+            and route.get("to") in ("default", "0.0.0.0/0", "::/0")
+            and str(route.get("via")) == probe["name"]
+        )
+
+    routes = [change for change in changes if change.what == "routes"]
+    if any(leads(change.after) for change in routes):
+        return False
+    return probe.get("dev") in gone or any(leads(change.before) for change in routes)
 
 
 def failures(probes: list[Probe], observation: Observation, system: System) -> list[dict[str, str]]:
@@ -105,7 +123,7 @@ def failure(probe: Probe, observation: Observation, system: System) -> str | Non
 
 
 def gateways(observation: Observation) -> list[Probe]:
-    """Return a probe for each gateway of a default route in the main table."""
+    """Return a probe for each gateway of a default route, of whatever table."""
     found: dict[tuple[str, str], Probe] = {}
     for route in observation.routes:
         ways = [route, *(route.get("nexthops") or ())]
@@ -114,7 +132,7 @@ def gateways(observation: Observation) -> list[Probe]:
         for way in ways:
             via, dev = way.get("via"), way.get("dev") or route.get("dev")
             if via and dev:
-                found[via, dev] = {"kind": "gateway", "name": str(via)}
+                found[via, dev] = {"kind": "gateway", "name": str(via), "dev": str(dev)}
     return [found[key] for key in sorted(found)]
 
 

@@ -109,6 +109,7 @@ async def adopt(
     the plans, those of the hosts it settled made anew.
     """
     left: dict[str, PastHost] = {}
+    killed: set[str] = set()
     for name, part in parts.items():
         transaction = str((part.pending or {}).get("transaction") or "")
         if not transaction or engine.shared.nonces.get(transaction, name) is None:
@@ -117,14 +118,24 @@ async def adopt(
         if past is None or (past.ended is None and controller.alive(past.controller, past.pid)):
             continue
         left[name] = past.hosts[name]
+        if past.ended is None:
+            killed.add(past.id)
         await _settle_left(engine, part, past)
     if not left:
         return plans
+    for run in killed:
+        said = f"its controller was killed; run {engine.shared.run} settled what it left"
+        await engine.record().end_run(run, said)
     for part in parts.values():
         part.place()
+    reviewed = {name: parts[name].reviewed for name in left}
+    for name in left:
+        # What was reviewed was a host in mid-change: it binds only where there is more to change.
+        parts[name].reviewed = None
     new = await engine.plans({name: parts[name] for name in left})
     for name in left:
         parts[name].plan, parts[name].pending = new[name].plan, new[name].pending
+        parts[name].reviewed = reviewed[name]
     return {**plans, **new}
 
 

@@ -12,8 +12,9 @@ from fleet.rollout import outcome as words
 from fleet.rollout.events import GateFailed, GatePassed, Soaking, Stopping, WaveEnded, WaveStarted
 from fleet.rollout.gates import AFTER, why
 from fleet.rollout.outcome import HostOutcome
-from fleet.rollout.part import Part, root
+from fleet.rollout.part import Part
 from fleet.rollout.settle import settle
+from fleet.rollout.trouble import root
 from fleet.rollout.waves import Budget, waves
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fleet.rollout.part import quietly
+from fleet.rollout.trouble import quietly
 
 if TYPE_CHECKING:
     from nornir.core.configuration import Config

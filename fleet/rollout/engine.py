@@ -18,9 +18,10 @@ from fleet.rollout.events import Event
 from fleet.rollout.nonce import Nonces
 from fleet.rollout.options import RolloutOptions, Selection
 from fleet.rollout.outcome import HostOutcome, Run, Trouble
-from fleet.rollout.part import KEY, Part, Shared, Target, root, trouble_of
+from fleet.rollout.part import KEY, Part, Shared, Target
 from fleet.rollout.processor import Counting
 from fleet.rollout.result import HostAudit, HostPlan, HostStatus, Observed
+from fleet.rollout.trouble import root, trouble_of
 
 if TYPE_CHECKING:
     from nornir.core import Nornir

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from fleet.report.text import clean
 from fleet.rollout import outcome as words
 from fleet.rollout.events import GateFailed, GatePassed
-from fleet.rollout.part import Ended, Part, root
+from fleet.rollout.part import Part
+from fleet.rollout.trouble import Ended, root
 
 if TYPE_CHECKING:
     from fleet.ssh.runner import AsyncTask

@@ -11,7 +11,8 @@ from fleet.host.spec import decode
 from fleet.record.reader import PastHost
 from fleet.rollout import outcome as words
 from fleet.rollout import settle
-from fleet.rollout.part import Ended, Part
+from fleet.rollout.part import Part
+from fleet.rollout.trouble import Ended
 
 #: Seconds given to a host whose deadline nobody knows here.
 UNKNOWN_DEADLINE = 30.0

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fleet.errors import HelperError
 from fleet.host.change import Problem
 from fleet.rollout import outcome as words
-from fleet.rollout.part import OF_CODE, Ended, Part, lost, quietly, trouble_of
+from fleet.rollout.part import Part
+from fleet.rollout.trouble import OF_CODE, Ended, lost, quietly, trouble_of
 
 if TYPE_CHECKING:
     from fleet.rollout.dial import Session

@@ -12,7 +12,8 @@ from fleet.rollout import outcome as words
 from fleet.rollout import settle
 from fleet.rollout.dial import leads_to, same
 from fleet.rollout.nonce import hash_of
-from fleet.rollout.part import Ended, Part, lost, plan_of
+from fleet.rollout.part import Part
+from fleet.rollout.trouble import Ended, lost, plan_of
 
 #: Seconds for an answer that only takes reading, and for arming (snapshot, files, timers).
 READING, ARMING = 60.0, 60.0

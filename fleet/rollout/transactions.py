@@ -13,8 +13,9 @@ from fleet.rollout import outcome as words
 from fleet.rollout import rolling, settle, steps
 from fleet.rollout.options import RolloutOptions, Selection
 from fleet.rollout.outcome import HostOutcome, Run
-from fleet.rollout.part import Ended, Part, part_of
+from fleet.rollout.part import Part, part_of
 from fleet.rollout.resume import addresses_of, plan_of
+from fleet.rollout.trouble import Ended
 
 if TYPE_CHECKING:
     from nornir.core.task import Task

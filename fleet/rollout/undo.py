@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fleet.host.change import CREATE, DELETE, Change, resource_key
+from fleet.host.change import CREATE, DELETE, Change, amended, resource_key
 from fleet.host.spec import dashed
 
 
@@ -46,6 +46,9 @@ def _resource(change: Change) -> dict[str, Any]:
 def _take_back(spec: dict[str, Any], change: Change) -> None:
     holder, name = _find(spec, change.what)
     value = holder.get(name)
+    if name == "activation_mode":
+        # A plan says how a link is; an intent only says where it shall not be as usual, up.
+        change = amended(change, before={"up": None, "down": "off"}.get(change.before))
     if isinstance(value, (list, tuple)) and not isinstance(change.before, (list, tuple)):
         entries = [each for each in value if not _same(each, change.after)]
         holder[name] = [*entries, change.before] if change.before is not None else entries

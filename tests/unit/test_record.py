@@ -302,6 +302,7 @@ def test_changes_are_taken_back_from_a_state() -> None:
         Change(**br0, what="addresses", before="198.18.0.9/24"),
         Change(**br0, what="addresses", after="198.18.0.2/24"),
         Change(**br0, what="parameters.forward-delay", before=15, after=4),
+        Change(**br0, what="activation-mode", before="down", after="up"),
         Change(**br0, what="ports.eth0.100.isolated", before=None, after=True),
         Change(kind="veth", name="v0", action="create", after={"peer": "v1"}),
         Change(kind="veth", name="old", action="delete", before={"peer": "old1"}),
@@ -310,7 +311,7 @@ def test_changes_are_taken_back_from_a_state() -> None:
     assert [each["name"] for each in old["resources"]] == ["br0", "old"]
     assert old["resources"][0]["spec"] == {
         "mtu": 1500, "addresses": ["198.18.0.1/24", "198.18.0.9/24"],
-        "parameters": {"forward_delay": 15}, "ports": {"eth0.100": {}},
+        "parameters": {"forward_delay": 15}, "ports": {"eth0.100": {}}, "activation_mode": "off",
     }
     assert old["resources"][1]["spec"] == {"peer": "old1"}
     assert spec["mtu"] == 9000

@@ -16,26 +16,20 @@ from fleet.errors import HelperError, HostUnreachable, ProtocolError
 from fleet.helper import bootstrap, bundle
 from fleet.host.change import Problem
 from fleet.host.spec import decode
+from fleet.ssh.text import printable
 
 if TYPE_CHECKING:
     from fleet.ssh.connection import AsyncSSH
 
-#: The longest line and the most a session may send, in bytes; the longest text that is quoted.
-LONGEST_LINE, LONGEST_SESSION, LONGEST_QUOTE = 16 << 20, 256 << 20, 300
+#: The longest line and the most a session may send, in bytes.
+LONGEST_LINE, LONGEST_SESSION = 16 << 20, 256 << 20
 PUSH_TIMEOUT, START_TIMEOUT = 60.0, 30.0
 DEFAULT_TIMEOUT = 60.0
-PYTHON = ["python3", "-I", "-S", "-c"]
+FLAGS = ["-I", "-S", "-c"]
 #: The operations that need pyroute2 on the host.
 CHANGING = ("arm",)
 
 Event = Callable[[dict[str, Any]], None]
-
-
-def printable(text: str, limit: int = LONGEST_QUOTE) -> str:
-    """Return a host's text with control characters escaped, cut to a length."""
-    cut = text[: limit + 1]
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
-    return clean if len(text) <= limit else clean[:limit] + "…"
 
 
 class _Lines:
@@ -225,8 +219,8 @@ def _helper_error(said: Any, where: str) -> Exception:
 async def _start(connection: AsyncSSH, text: str) -> _Lines:
     import asyncssh
 
-    argv = [*connection.command_prefix, *PYTHON, text]
     ssh = await connection.ready()
+    argv = [*await connection.command_prefix(), connection.python, *FLAGS, text]
     try:
         async with asyncio.timeout(START_TIMEOUT):
             made: Any = _Lines

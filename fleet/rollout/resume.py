@@ -20,7 +20,7 @@ UNKNOWN_DEADLINE = 30.0
 
 def open_parts(hosts: Mapping[str, PastHost]) -> dict[str, PastHost]:
     """Return the hosts of a run that were being armed or more when it broke off."""
-    return {name: past for name, past in hosts.items() if past.transaction and not past.outcome}
+    return {name: past for name, past in hosts.items() if past.transaction and not over(past)}
 
 
 def over(past: PastHost) -> bool:

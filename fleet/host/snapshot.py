@@ -92,7 +92,8 @@ def _sysctls(system: System, scope: Record, like: Snapshot | None) -> list[str]:
     if not scope.get("whole"):
         return list(scope.get("sysctls") or ())
     if like is not None:
-        return [name for name in like["sysctls"] if "/conf/" not in name and "/neigh/" not in name]
+        own = set(like["devices"])
+        return [name for name in like["sysctls"] if own.isdisjoint(name.split("/")[3:4])]
     return [*(scope.get("sysctls") or ()), *parts.settable_keys(system)]
 
 

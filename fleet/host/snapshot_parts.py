@@ -289,7 +289,7 @@ def settable_keys(system: System) -> list[str]:
             place = waiting.pop()
             for name in _listed(base + place):
                 path = f"{place}/{name}"
-                if path in _PER_DEVICE:
+                if place in _PER_DEVICE and name not in ("all", "default"):
                     continue
                 mode = os.stat(base + path).st_mode
                 if mode & 0o170000 == 0o040000:

@@ -42,6 +42,7 @@ def guests(one: str, other: str) -> dict[str, Any]:
             f"veth/v{number}": {"peer": "eth0", "peer_namespace": name},
             f"bridge/br{number}": {
                 "interfaces": [f"v{number}"],
+                "macaddress": f"02:00:00:00:01:0{number}",
                 "addresses": [{"address": f"198.18.{number}.1/24"}],
             },
             f"{name}:veth/eth0": {
@@ -133,8 +134,10 @@ def test_reverts(host: Space, names: tuple[str, str]) -> None:
     """Made ones go with a revert; a deleted one comes back with all that was in it."""
     host.goes_back(guests(*names), *names)
     host.roll(guests(*names))
+    until(lambda: all(host.link(name)["operstate"] == "UP" for name in ("br1", "br2")))
+    until(lambda: all("fe80" in sh("ip", "-n", host.name, "-6", "addr", "show", n) for n in ("br1", "br2")))
     inside(names[0]).run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-    inside(names[0]).ip("link add made type bridge")
+    inside(names[0]).ip("link add m0 type veth peer name m1")
     inside(names[0]).run("nft", "add table ip other")
     host.goes_back({}, *names)
     assert inside(names[0]).pings("198.18.1.1")

@@ -92,14 +92,20 @@ def test_completion_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not loaded(_FLEET_COMPLETE="complete_bash", **words) & {*HEAVY} - {"rich"}
 
 
-def test_help_is_quick() -> None:
-    """Help takes at most a quarter of a second, the best of five."""
+def best_of_five(*argv: str) -> float:
+    """Return the least seconds that a command took."""
     took = []
     for _ in range(5):
         began = time.perf_counter()
-        assert fleet("--help").returncode == 0
+        assert subprocess.run(argv, capture_output=True).returncode == 0
         took.append(time.perf_counter() - began)
-    assert min(took) < 0.25
+    return min(took)
+
+
+def test_help_is_quick() -> None:
+    """Help costs little more than importing typer, whatever else the machine does."""
+    floor = best_of_five(sys.executable, "-c", "import typer")
+    assert best_of_five(sys.executable, "-m", "fleet.cli", "--help") < 2.5 * floor
 
 
 @pytest.mark.parametrize("words", leaves(), ids=" ".join)

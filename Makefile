@@ -39,7 +39,7 @@ $(VENV)/.ready: requirements.lock requirements-libvirt.lock pyproject.toml Makef
 	@touch $@
 
 demo: setup
-	@$(SUDO) $(PYTHON) scripts/demo
+	@$(SUDO) $(PYTHON) scripts/demo.py
 
 test: setup
 	$(SUDO) $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile

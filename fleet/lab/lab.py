@@ -147,6 +147,8 @@ class Lab:
     def kill(self, host: str) -> None:
         """End a host at once, as a power cut would; its disk stays."""
         _kill(self.pid(host))
+        # The kernel takes a dead namespace's devices away when it has time; a cable goes at once.
+        self._order({"op": "unplug", "hosts": [host]})
 
     def boot(self, host: str) -> None:
         """Boot a host that has ended: its disk as it was, everything else new."""

@@ -71,3 +71,8 @@ def set_hostname(name: str) -> None:
     """Set the host name of this UTS namespace; raises OSError."""
     text = name.encode()[:64]
     _check(_libc.sethostname(text, ctypes.c_size_t(len(text))), "sethostname")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends (prctl(2))."""
+    _check(_libc.prctl(1, ctypes.c_ulong(9), 0, 0, 0), "prctl")

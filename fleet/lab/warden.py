@@ -35,7 +35,7 @@ CONTROLLER_6, ROUTER_6 = "2001:2:0:ffff::1/64", "2001:2:0:ffff::2/64"
 _HERE = str(Path(__file__).resolve().parents[2])
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); from fleet.lab.warden import main; "
-    "sys.exit(main(sys.argv[2], int(sys.argv[3])))"
+    "sys.exit(main(sys.argv[2], *map(int, sys.argv[3:])))"
 )
 
 
@@ -44,7 +44,8 @@ def start(folder: str) -> socket.socket:
     ours, theirs = socket.socketpair()
     with open(f"{folder}/log", "ab") as log, theirs:
         # Isolated: neither the operator's directory nor her environment says what runs as root.
-        argv = [sys.executable, "-I", "-c", _PROGRAM, _HERE, folder, str(theirs.fileno())]
+        argv = [sys.executable, "-I", "-c", _PROGRAM, _HERE, folder]
+        argv += [str(theirs.fileno()), str(os.getpid())]
         starter = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -126,6 +127,9 @@ class Warden:
             self._boot(order["hosts"])
         elif order["op"] == "boot":
             self._boot([self.hosts[name] for name in order["hosts"]])
+        elif order["op"] == "unplug":
+            for name in order["hosts"]:
+                self._unplug(name)
         return {"ok": True}
 
     def reap(self) -> None:
@@ -205,23 +209,24 @@ class Warden:
             raise RuntimeError(f"{name}: it ended while it came up")
         return False
 
-    def _plug_in(self, host: dict[str, Any], pid: int) -> None:
-        for port in self._ports.pop(host["name"], []):
+    def _unplug(self, name: str) -> None:
+        for port in self._ports.pop(name, []):
             self._router.delete(port)
+
+    def _plug_in(self, host: dict[str, Any], pid: int) -> None:
+        self._unplug(host["name"])
         self._count += 1
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             for nic in host["nics"]:
                 port = f"p{self._count}-{nic['name']}"[:15]
+                switch = self._switches[nic["network"]]
                 self._ports.setdefault(host["name"], []).append(port)
                 self._router.make_cable(
-                    port,
-                    nic["name"],
-                    namespace,
-                    switch=self._switches[nic["network"]],
-                    mac=nic["mac"],
-                    mtu=SWITCH_MTU,
+                    port, nic["name"], namespace, switch=switch, mac=nic["mac"], mtu=SWITCH_MTU
                 )
+        except OSError as error:
+            raise RuntimeError(f"{host['name']}: NIC {nic['name']}: {error}") from error
         finally:
             os.close(namespace)
 
@@ -333,8 +338,12 @@ def _answer(connection: socket.socket, warden: Warden, router: int, joined: bool
     return bool(answer["ok"])
 
 
-def main(folder: str, descriptor: int) -> int:
+def main(folder: str, descriptor: int, parent: int) -> int:
     """Leave this machine's namespaces, and be the warden in a child that is PID 1 of a new one."""
+    # Whoever starts it may be killed, and the folder be another lab's by the time it is written to.
+    linux.die_with_parent()
+    if os.getppid() != parent:
+        return 1
     os.umask(0o022)
     linux.unshare(linux.NEWNS | linux.NEWNET)
     linux.mount("", "/", flags=linux.REC | linux.PRIVATE)

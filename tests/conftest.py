@@ -1,0 +1,22 @@
+"""What all tests share: which of them need root."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+#: Folders whose tests make namespaces, and their markers.
+ROOTED = {"kernel": "kernel", "lab": "lab"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and skip those that need root where there is none."""
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0] if item.path.is_relative_to(here) else ""
+        if folder in ROOTED:
+            item.add_marker(ROOTED[folder])
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="needs root: it makes namespaces"))

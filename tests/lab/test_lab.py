@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fleet.lab import Lab, LabError
 from world import ROOT, World, alive, opened, until
+
+from fleet.lab import Lab, LabError
 
 
 def traces(world: World) -> list[str]:
@@ -169,8 +170,8 @@ def test_down_after_a_killed_up(tmp_path: Path, stage: str) -> None:
             until(lambda: (world.lab.folder / stage).exists() or up.poll() is not None)
             up.kill()
         world.lab.down()
-            # A warden that had not begun sees that whoever started it has gone.
-            until(lambda: traces(world) == [])
+        # A warden that had not begun sees that whoever started it has gone.
+        until(lambda: traces(world) == [])
         assert world.lab.up() == ["hv1", "hv2"]
         assert world.logs_in("hv1")
 

@@ -110,6 +110,10 @@ class Observation:
             self._parts["names"] = link_attributes.name_indexes(found)
             for link in found.values():
                 link["driver"], link["pci_address"] = _hardware(self.system, link)
+            if any(link["data"].get("root_port") for link in found.values()):
+                from fleet.host import bridge_timers
+
+                bridge_timers.correct(self.system, found)
             self._parts["links"] = found
         return found
 

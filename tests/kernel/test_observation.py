@@ -396,3 +396,29 @@ def test_runs_on_this_interpreter_too(host: Namespace) -> None:
     """The same reading works on the controller's own Python."""
     code = AUDIT.format(repository=REPOSITORY)
     assert "fleet.host.observation" in host.run(sys.executable, "-I", "-S", "-c", code, "modules")
+
+
+def test_a_bridge_under_another_root_tells_its_own_timers(namespace: Namespace) -> None:
+    """While another bridge is the root, the observed timers are the bridge's own, not the root's."""
+    namespace.do(
+        """
+        ip link add name root type bridge forward_delay 300 max_age 1000 priority 4096
+        ip link add name leaf type bridge forward_delay 700 hello_time 300 max_age 1500
+        ip link set root type bridge stp_state 1
+        ip link set leaf type bridge stp_state 1
+        """
+        + pair("up0", "up1")
+        + """
+        ip link set up0 master root up
+        ip link set up1 master leaf up
+        ip link set root up
+        ip link set leaf up"""
+    )
+
+    def roots_timer() -> float:
+        data = namespace.read("ip", "-j", "-d", "link", "show", "leaf")[0]["linkinfo"]["info_data"]
+        return float(data["forward_delay"])
+
+    await_equal(roots_timer, 300.0)
+    data = Observation(namespace.system).links["leaf"]["data"]
+    assert (data["forward_delay"], data["hello_time"], data["max_age"]) == (7.0, 3.0, 15.0)

@@ -8,15 +8,20 @@ On a host an archive lies in ``/var/lib/fleet/helper/NAME/``: ``source``, as it 
     head       marshal of (loader, index); the index has place, length and BLAKE2b of each module
     modules    marshal of a code object each
 
-Only what is imported is read, and it is checked each time: a flipped bit is a mismatch, and the
-archive is pushed again. BLAKE2b takes half the time of SHA-256, and ``_blake2`` spares a host the
-import of OpenSSL (4 ms). The program's text is compiled at every start, so it holds no more than it
-takes to find and check the head.
+Only what is imported is read, and it is checked each time. A flipped bit in the head is a mismatch:
+the archive is compiled again, or pushed again where its source is not as it was pushed either. One
+in a module has the module compiled from the source on the spot, and the file is gone for the next.
+
+BLAKE2b takes half the time of SHA-256, and ``_blake2`` spares a host the import of OpenSSL (4 ms).
+The program's text is compiled at every start, so it holds no more than it takes to find and check
+the head.
 """
 
 from __future__ import annotations
 
 FOLDER = "/var/lib/fleet/helper"
+#: How many archives of a kind a host keeps, the newest among them.
+KEPT = 2
 
 _HEAD = """\
 import sys,os,marshal
@@ -75,17 +80,25 @@ class Code:
    self.d=head(self.path)[0]
    if not self.open():raise ImportError(n+': another file is at '+self.path)
   c=os.pread(self.d,l,self.at+o)
-  if hash(c)!=b:
-   os.unlink(self.path);raise ImportError(n+': digest mismatch in '+self.path)
-  exec(marshal.loads(c),module.__dict__)
+  exec(marshal.loads(c) if hash(c)==b else self.mend(n),module.__dict__)
+ def mend(self,n):
+  import json,zlib
+  from hashlib import sha256
+  try:os.unlink(self.path)
+  except OSError:pass
+  p=os.path.dirname(self.path)
+  with open(p+'/source','rb') as f:s=f.read()
+  if sha256(s).hexdigest()!=os.path.basename(p):raise ImportError(n+': digest mismatch in '+p)
+  s=json.loads(zlib.decompress(s));n=n if n in s else n+'.'
+  return compile(s[n],n.rstrip('.'),'exec',dont_inherit=True,optimize=2)
 class Later:
  def find_spec(self,name,path=None,target=None):
   if name=='pyroute2':
    c=Code(*head(pyroute2));sys.meta_path.insert(0,c)
    return c.find_spec(name)
 sys.meta_path[0:0]=[Code(*h),Later()]
-sys.stdout.write('{"fleet":"ready"}\\n');sys.stdout.flush()
 from fleet.host import helper
+sys.stdout.write('{"fleet":"ready"}\\n');sys.stdout.flush()
 try:status=helper.main(name)
 except SystemExit as e:status=e.code if isinstance(e.code,int) else 1
 except BaseException:
@@ -117,6 +130,7 @@ def folder(path):
   refuse(path+' is not a directory of root alone (mode 0700)')
 def put(path,data):
  t=path+'.%d'%os.getpid()
+ if os.path.lexists(t):os.unlink(t)
  d=os.open(t,os.O_WRONLY|os.O_CREAT|os.O_EXCL|os.O_NOFOLLOW|os.O_CLOEXEC,0o600)
  try:
   v=memoryview(data)
@@ -132,22 +146,37 @@ def pushed(path):
  except OSError:return None
  return data if sha256(data).hexdigest()==name else None
 def compiled():
- try:head(code(name))
+ try:
+  d,at,_,_,index=head(code(name))
+  return all(hash(os.pread(d,l,at+o))==b for o,l,b in index.values())
  except (OSError,ValueError,EOFError,TypeError):return False
- return True
-def prune(here):
- kept=[]
+def read(path):
+ try:
+  with open(path,'rb') as f:return f.read(1<<24)
+ except OSError:return b''
+def unfinished(): # what journals say that nobody has settled yet
+ said=b'';top='$TOP/journal'
+ for t in os.listdir(top) if os.path.isdir(top) else ():
+  t=top+'/'+t
+  if os.path.isdir(t) and not os.path.exists(t+'/outcome'):
+   said+=b''.join(read(t+'/'+n) for n in os.listdir(t))
+ return said
+def prune():
+ said=unfinished();old={}
  for n in os.listdir('$FOLDER'):
   p='$FOLDER/'+n
-  if n!=name and os.path.isdir(p) and not os.path.islink(p):kept.append((os.stat(p).st_mtime,p))
- for _,p in sorted(kept)[:-6]:
-  for f in os.listdir(p):os.unlink(p+'/'+f)
-  os.rmdir(p)
+  if n==name or not os.path.isdir(p) or os.path.islink(p) or n.encode() in said:continue
+  kind=read(p+'/kind')
+  old.setdefault(kind,[]).append((os.stat(p).st_mtime,p))
+ for kind,found in old.items():
+  for _,p in sorted(found)[:-$KEPT if kind!=b'$KIND' else 1-$KEPT]:
+   for f in os.listdir(p):os.unlink(p+'/'+f)
+   os.rmdir(p)
 try:
  for path in ('$TOP','$FOLDER','$FOLDER/'+name):folder(path)
  here='$FOLDER/'+name
  if compiled():
-  out(fleet='taken');sys.exit(0)
+  os.utime(here);out(fleet='taken');sys.exit(0)
  data=pushed(here+'/source')
  if data is None:
   out(fleet='send')
@@ -157,7 +186,7 @@ try:
    if not c:break
    data+=c
   if sha256(data).hexdigest()!=name:refuse('what came is not what was announced')
-  put(here+'/source',data)
+  put(here+'/source',data);put(here+'/kind',b'$KIND')
  index,parts,at={},[],0
  modules=json.loads(zlib.decompress(data));loader=modules.pop('')
  for m,s in sorted(modules.items()):
@@ -165,7 +194,7 @@ try:
   index[m]=(at,len(c),hash(c));at+=len(c);parts.append(c)
  h=marshal.dumps((compile(loader,'fleet','exec',dont_inherit=True),index))
  put(code(name),hash(h)+len(h).to_bytes(8,'big')+h+b''.join(parts))
- prune(here)
+ prune()
  out(fleet='taken')
 except OSError as e:refuse(str(e))
 """
@@ -177,9 +206,13 @@ def run_text(helper: str, pyroute2: str) -> str:
     return _fill(RUN, HELPER=helper, PYROUTE2=pyroute2)
 
 
-def take_text(name: str, size: int) -> str:
-    """Return the program that takes an archive of ``size`` bytes on its standard input."""
-    return _fill(TAKE, NAME=name, SIZE=str(size), TOP=FOLDER.rpartition("/")[0])
+def take_text(name: str, size: int, kind: str = "helper") -> str:
+    """Return the program that takes an archive of ``size`` bytes on its standard input.
+
+    Of each ``kind`` of archive a host keeps the last two, and those that journals still need.
+    """
+    top = FOLDER.rpartition("/")[0]
+    return _fill(TAKE, NAME=name, SIZE=str(size), TOP=top, KIND=kind, KEPT=str(KEPT))
 
 
 def _fill(text: str, **words: str) -> str:

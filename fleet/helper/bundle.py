@@ -32,17 +32,18 @@ PYROUTE2 = (
 
 @dataclass(frozen=True)
 class Archive:
-    """Bytes to push, and the name they go by: the SHA-256 of the bytes, in hex."""
+    """Bytes to push, the name they go by (their SHA-256 in hex), and what they are."""
 
     data: bytes
     name: str
+    kind: str = "helper"
 
 
-def pack(modules: dict[str, str]) -> Archive:
+def pack(modules: dict[str, str], kind: str = "helper") -> Archive:
     """Return an archive of sources by module; the same sources give the same bytes."""
     text = json.dumps({"": LOADER, **modules}, sort_keys=True, separators=(",", ":"))
     data = zlib.compress(text.encode(), 9)
-    return Archive(data, hashlib.sha256(data).hexdigest())
+    return Archive(data, hashlib.sha256(data).hexdigest(), kind)
 
 
 def sources(folder: Path, package: str) -> dict[str, str]:
@@ -82,4 +83,4 @@ def pyroute2_archive() -> Archive:
             name = "pyroute2." + entry.removesuffix(".py").replace("/", ".")
             name = name.removesuffix("__init__") if name.endswith("__init__") else name
             modules[name] = path.read_text()
-    return pack(modules)
+    return pack(modules, "pyroute2")

@@ -121,7 +121,19 @@ def link_differences(snapshot: Snapshot, now: Snapshot, name: str) -> Record:
                 continue
             if have[field].get(key) != value:
                 found[f"{field}.{key}"] = (value, have[field].get(key))
+    for key in owned_since(then, have):
+        found[f"data.{key}"] = (None, have["data"][key])
     return found
+
+
+def owned_since(then: Record, have: Record) -> list[str]:
+    """Return the owner and the group that a tap or tun has and did not have.
+
+    IFLA_TUN_OWNER and IFLA_TUN_GROUP: the kernel cannot be told that it is nobody's any more.
+    """
+    if then["kind"] != "tun" or have["kind"] != "tun":
+        return []
+    return [key for key in ("1", "2") if key in have["data"] and key not in then["data"]]
 
 
 def lost_guest(snapshot: Snapshot, then: Record) -> bool:

@@ -182,6 +182,8 @@ def restore_routes(draft: Draft, moved: dict[str, tuple[str, str, str]]) -> None
     for source, target, text in moved.values():
         targets.setdefault(source, []).append((target, text))
     changed = {change.touches[0] for change in draft.of("addresses")} | set(draft.gone())
+    # What is made again gets its routes with its addresses.
+    changed -= draft.made_again()
     for device in sorted(changed):
         if device not in draft.observation.links:
             continue

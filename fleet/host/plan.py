@@ -182,9 +182,19 @@ def _diff(draft: Draft, ledger: dict[str, Entry], lost: set[str]) -> None:
                 draft.trying(lambda k=kind, e=entry: k.remove(e, draft.observation))  # type: ignore[misc]
         again = draft.made_again()
         if again <= gone:
-            return
+            break
         gone |= again
         draft.changes, draft.problems = [], list(problems)
+    joining = draft.joining() if gone else {}
+    for device in sorted(gone):
+        master = draft.observation.links[device]["master"]
+        if master and device not in joining and master not in draft.by_device:
+            draft.problem(
+                draft.by_device[device].key,
+                f"{master} in the intent, for {device} is made again and has to join it",
+                f"no resource names {master}",
+                f"add {master} to the intent, or take {device} off it first",
+            )
 
 
 def _shared(draft: Draft) -> bool:
@@ -236,6 +246,7 @@ def _follow_up(draft: Draft) -> None:
     """Run the passes that look at all changes together; not imported where there are none."""
     from fleet.host import impact, moves, ports
 
+    _drop_what_goes_along(draft)
     ports.merge_ports(draft)
     ports.pin_mac(draft)
     ports.keep_mtu(draft)
@@ -244,6 +255,16 @@ def _follow_up(draft: Draft) -> None:
     moves.restore_routes(draft, moved)
     _check_devices(draft)
     impact.count_guests(draft)
+
+
+def _drop_what_goes_along(draft: Draft) -> None:
+    """An entry on a device that the plan deletes goes with it."""
+    gone = draft.gone()
+    for change in list(draft.changes):
+        on_device = change.kind not in registry.DEVICES and change.touches[:1]
+        if on_device and change.action == "update" and change.after is None:
+            if change.touches[0] in gone:
+                draft.drop(change)
 
 
 def _check_devices(draft: Draft) -> None:

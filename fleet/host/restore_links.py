@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fleet.host.differences import link_differences, lost_guest
+from fleet.host.differences import link_differences, lost_guest, owned_since
 from fleet.host.netlink import NLM_F_CREATE, NLM_F_EXCL, nest, pack, pack_text, pack_u32
 from fleet.host.raw_link import (
     DELLINK,
@@ -20,7 +20,7 @@ from fleet.host.raw_link import (
     set_message,
 )
 from fleet.host.restore_sysctls import restore_sysctls
-from fleet.host.restore_tap import restore_tap
+from fleet.host.restore_tap import drop_tap, restore_tap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,7 +151,9 @@ def _delete(step: Step) -> None:
         if have is None or not have["kind"] or name not in step.then["named"]:
             continue
         another = then is not None and have["index"] != then["index"] and _unlike(then, have)
-        if (then is None and have["index"] not in known) or another:
+        if then is not None and owned_since(then, have):
+            deleted = step.attempt("links", name, drop_tap, step.system, have) or deleted
+        elif (then is None and have["index"] not in known) or another:
             message = set_message(have["index"])
             deleted = step.ask("links", name, DELLINK, 0, bytes, message) or deleted
     if deleted:

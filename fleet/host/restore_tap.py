@@ -22,6 +22,31 @@ IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x1, 0x2, 0x1000, 0
 _OWNER, _GROUP, _TYPE, _PI, _VNET_HDR, _PERSIST, _MULTI_QUEUE = "1234567"
 
 
+def _data(record: Record) -> dict[str, int]:
+    return {key: number(bytes.fromhex(value)) for key, value in record["data"].items()}
+
+
+def _flags(data: dict[str, int]) -> int:
+    flags = IFF_TUN if data.get(_TYPE) == 1 else IFF_TAP
+    flags |= 0 if data.get(_PI) else IFF_NO_PI
+    flags |= IFF_VNET_HDR if data.get(_VNET_HDR) else 0
+    return flags | (IFF_MULTI_QUEUE if data.get(_MULTI_QUEUE) else 0)
+
+
+def drop_tap(system: System, record: Record) -> None:
+    """Let go of a persistent device: it ends unless a process holds it; raises OSError."""
+    from fcntl import ioctl
+
+    name = record["name"].encode("utf-8", "surrogateescape")
+    with system.enter():
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            ioctl(descriptor, TUNSETIFF, pack_struct("=16sH22x", name, _flags(_data(record))))
+            ioctl(descriptor, TUNSETPERSIST, 0)
+        finally:
+            os.close(descriptor)
+
+
 def restore_tap(system: System, record: Record) -> None:
     """Attach to the device of the record's name, made where it is missing, and set its owner.
 
@@ -31,13 +56,10 @@ def restore_tap(system: System, record: Record) -> None:
     import errno
     from fcntl import ioctl
 
-    data = {key: number(bytes.fromhex(value)) for key, value in record["data"].items()}
+    data = _data(record)
     if not data.get(_PERSIST):
         raise OSError(errno.ENODEV, "it lived as long as the process that held it")
-    flags = IFF_TUN if data.get(_TYPE) == 1 else IFF_TAP
-    flags |= 0 if data.get(_PI) else IFF_NO_PI
-    flags |= IFF_VNET_HDR if data.get(_VNET_HDR) else 0
-    flags |= IFF_MULTI_QUEUE if data.get(_MULTI_QUEUE) else 0
+    flags = _flags(data)
     name = record["name"].encode("utf-8", "surrogateescape")
     with system.enter():
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)

@@ -7,7 +7,9 @@ device can have; the rest is the same for all of them.
 from __future__ import annotations
 
 from fleet.host.change import CREATE, DELETE, HostError
-from fleet.host.link_diff import diff_link
+from fleet.host.link import Link
+from fleet.host.link_diff import DEFAULT_MTU, diff_link, observe_link
+from fleet.host.spec import decode, encode
 from fleet.host.steps import Steps
 from fleet.host.without import without
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from fleet.host.change import Change, Resource
     from fleet.host.ledger import Entry
-    from fleet.host.link import Link
     from fleet.host.observation import Observation
 
 
@@ -52,13 +53,14 @@ def diff_virtual(
     differing = [key for key, value in fixed.items() if link and now.get(key) != value]
     if differing:
         _delete_first(steps, differing, now, fixed, observation)
+        wanted = _keeping(wanted, observation, name)
         observation = without(observation, {name})
         link = None
     if link is None:
         made = {**fixed, **{k: v for k, v in mutable.items() if v is not None}}
         if wanted.macaddress:
             made["macaddress"] = wanted.macaddress
-        if wanted.mtu:
+        if wanted.mtu and wanted.mtu != DEFAULT_MTU:
             made["mtu"] = wanted.mtu
         below = (f"device:{lower}", f"mtu-raised:{lower}") if lower else ()
         needs = (f"absent:{name}", *below)
@@ -71,6 +73,25 @@ def diff_virtual(
     # A device that has just been made again is nobody's; the ledger's lists are all to be added.
     diff_link(steps, wanted, None if differing else entry, observation)
     return steps.changes
+
+
+def _keeping(wanted: Link, observation: Observation, name: str) -> Link:
+    """Return what a device that is made again shall have: what intent does not name stays."""
+    now = observe_link(observation, name)
+    kept: dict[str, Any] = {"macaddress": wanted.macaddress}
+    for word in ("addresses", "routes", "mtu", "activation_mode"):
+        kept[word] = getattr(wanted, word)
+        if kept[word] is None:
+            kept[word] = now.get(word.replace("_", "-"))
+    kept["addresses"] = [
+        {"address": item} if isinstance(item, str) else item
+        for item in encode(kept["addresses"] or ())
+    ]
+    kept["routes"] = [
+        {("from_" if key == "from" else key.replace("-", "_")): value for key, value in item.items()}
+        for item in encode(kept["routes"] or ())
+    ]
+    return decode(Link, kept)
 
 
 def _delete_first(

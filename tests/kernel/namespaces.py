@@ -108,6 +108,14 @@ class Space:
         return plan
 
 
+    def settled(self) -> bool:
+        """Say whether the kernel has worked out the state of every bridge and pair that is up."""
+        return all(
+            link["operstate"] != "UNKNOWN"
+            for link in self.json("link show up")
+            if link.get("linkinfo", {}).get("info_kind") in ("bridge", "veth")
+        )
+
     def goes_back(self, resources: dict[str, Any], *namespaces: str, **more: Any) -> Plan:
         """Plan, take a snapshot, apply, restore, and demand that everything is as it was."""
         from fleet.host.prepare import scope_of
@@ -117,6 +125,7 @@ class Space:
         plan = self.plan(resources, **more)
         assert not plan.problems, plan.problems
         assert plan.changes
+        until(self.settled)
         before = [picture(name) for name in (self.name, *namespaces)]
         taken = capture(self.system, scope_of(plan))
         for change in plan.changes:
@@ -142,7 +151,7 @@ def meaning(name: str) -> Any:
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            counted = ("handle", "packets", "bytes")
+            counted = ("handle", "packets", "bytes", "index")
             return {k: plain(v) for k, v in value.items() if k not in counted}
         return [plain(each) for each in value] if isinstance(value, list) else value
 

@@ -132,10 +132,22 @@ def apply(system: System, change: Change) -> None:
 
     from fleet.host import link_apply
 
-    words = change.before if change.after is None else change.after
+    index = link_apply.index_of(system, change.touches[0])
+    try:
+        if change.before is not None:
+            # Another port of the same peer would be a second entry beside the first.
+            system.route.fdb("del", **_message(index, change.before))
+        if change.after is not None:
+            action = "append" if change.after.get("remote") else "add"
+            system.route.fdb(action, **_message(index, change.after))
+    except NetlinkError as error:
+        raise link_apply.refused(change, error) from error
+
+
+def _message(index: int, words: dict[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "lladdr": words["macaddress"],
-        "ifindex": link_apply.index_of(system, change.touches[0]),
+        "ifindex": index,
         "flags": NTF_SELF if words.get("remote") else NTF_MASTER,
         # bridge(8): "static" is NUD_NOARP with NUD_REACHABLE, for a vxlan "permanent".
         "state": NUD_PERMANENT if words.get("remote") else NUD_NOARP | NUD_REACHABLE,
@@ -143,12 +155,4 @@ def apply(system: System, change: Change) -> None:
     for word, name in (("remote", "dst"), ("vlan", "vlan"), ("port", "port")):
         if words.get(word) is not None:
             arguments[name] = words[word]
-    action = "add"
-    if change.after is None:
-        action = "del"
-    elif words.get("remote"):
-        action = "append"
-    try:
-        system.route.fdb(action, **arguments)
-    except NetlinkError as error:
-        raise link_apply.refused(change, error) from error
+    return arguments

@@ -1,0 +1,139 @@
+"""Policies between guests in a real kernel, judged by nft(8) and by real, bounded traffic."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from namespaces import Space, space, connect
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+
+@pytest.fixture
+def host() -> Iterator[Space]:
+    with space() as made:
+        yield made
+
+
+class Guests:
+    """Three guests in namespaces on one bridge of the host."""
+
+    def __init__(self, host: Space, *spaces: Space) -> None:
+        self.host, self.spaces = host, spaces
+        host.ip("link add br0 up type bridge")
+        for number, guest in enumerate(spaces, 1):
+            connect(host, f"vnet{number}", guest, "eth0")
+            host.ip(f"link set vnet{number} master br0")
+            guest.ip(f"link set eth0 address 52:54:00:00:00:0{number}")
+            guest.ip(f"addr add 198.18.0.{number}/24 dev eth0")
+
+    def reaches(self, one: int, other: int) -> bool:
+        return self.spaces[one - 1].pings(f"198.18.0.{other}", 0.4)
+
+
+@pytest.fixture
+def guests(host: Space) -> Iterator[Guests]:
+    with space() as one, space() as two, space() as three:
+        yield Guests(host, one, two, three)
+
+
+def test_isolation_and_pairs(guests: Guests) -> None:
+    """Isolated guests do not reach each other, save the pairs that are allowed."""
+    host = guests.host
+    assert guests.reaches(1, 2)
+    host.roll({"policy/all": {"isolate": True, "allow": [["198.18.0.1", "198.18.0.2"]]}})
+    assert guests.reaches(1, 2)
+    assert guests.reaches(2, 1)
+    assert not guests.reaches(1, 3)
+    macs = ["52:54:00:00:00:01", "52:54:00:00:00:03"]
+    host.roll({"policy/all": {"isolate": True, "allow": [macs]}})
+    # The pair names its frames; who has an address is asked by broadcast, which is no pair's.
+    for one, other in ((1, 3), (3, 1)):
+        guests.spaces[one - 1].ip(
+            f"neigh replace 198.18.0.{other} lladdr 52:54:00:00:00:0{other} dev eth0"
+        )
+    assert guests.reaches(1, 3)
+    assert not guests.reaches(1, 2)
+    plan = host.roll({})
+    assert [c.key for c in plan.changes] == ["policy/all"]
+    assert guests.reaches(1, 2)
+
+
+def test_blocked_ports(guests: Guests) -> None:
+    """Nobody reaches a blocked port of a guest; others stay open."""
+    guests.host.roll({"policy/ports": {"block": [{"protocol": "tcp", "ports": [2222]}]}})
+    for port, answered in ((2222, False), (2223, True)):
+        with guests.spaces[1].system.enter():
+            listener = socket.create_server(("198.18.0.2", port))
+        with guests.spaces[0].system.enter():
+            caller = socket.socket()
+        with listener, caller:
+            caller.settimeout(0.5)
+            assert (caller.connect_ex(("198.18.0.2", port)) == 0) is answered
+
+
+def test_anti_spoofing(guests: Guests) -> None:
+    """A guest that sends as somebody else is not heard, by address or by MAC."""
+    identity = {"macaddress": "52:54:00:00:00:01", "addresses": ["198.18.0.1"]}
+    guests.host.roll({"policy/own": {"anti_spoofing": {"vnet1": identity}}})
+    assert guests.reaches(1, 2)
+    one = guests.spaces[0]
+    one.ip("addr add 198.18.0.77/24 dev eth0")
+    source = ("ping", "-nc", "1", "-W", "0.4", "-I", "198.18.0.77", "198.18.0.2")
+    assert " 0 received" in one.run(*source, check=False)
+    one.ip("link set eth0 address 52:54:00:00:00:99")
+    assert not guests.reaches(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [({"packets": "20/second", "burst": 10}, 100), ({"bytes": "20 kbytes/second", "burst": 10000}, 1000)],
+)
+def test_rate_limits(guests: Guests, limit: dict[str, Any], size: int) -> None:
+    """What a guest sends beyond its packets or bytes a second is dropped; another is not touched."""
+    guests.host.roll({"policy/rate": {"limits": [limit]}})
+    assert guests.reaches(1, 2)
+    with guests.spaces[1].system.enter():
+        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with guests.spaces[0].system.enter():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with listener, sender:
+        listener.bind(("198.18.0.2", 5000))
+        listener.settimeout(0.3)
+        for _ in range(200):
+            sender.sendto(bytes(size), ("198.18.0.2", 5000))
+        heard = 0
+        try:
+            while True:
+                listener.recv(2000)
+                heard += 1
+        except TimeoutError:
+            pass
+    assert 1 <= heard <= 30
+    assert guests.reaches(3, 2)
+
+
+def test_who_else_rejects(host: Space) -> None:
+    """Where another table's forward hook may reject an allowed pair, the plan says so."""
+    host.run("nft", "add table bridge other")
+    host.run("nft", "add chain bridge other f { type filter hook forward priority 10; policy drop; }")
+    pair = {"isolate": True, "allow": [["198.18.0.1", "198.18.0.2"]]}
+    plan = host.plan({"policy/all": pair})
+    assert "table bridge other" in plan.changes[0].reason
+    assert "may still reject" in plan.changes[0].reason
+
+
+def test_revert_and_second_plan(guests: Guests) -> None:
+    """A revert takes a new policy away and gives a changed one back; counters survive a rollout."""
+    guests.host.goes_back({"policy/all": {"isolate": True}})
+    guests.host.roll({"policy/all": {"isolate": True}})
+    guests.host.goes_back({"policy/all": {"isolate": True, "limits": [{"packets": "20/second"}]}})
+    guests.host.goes_back({})
+    assert not guests.reaches(1, 2)

@@ -3,14 +3,13 @@
 import asyncio
 import json
 import sys
+from typing import Any
 
 import asyncssh
 
 
-async def main() -> None:
-    """Read {hosts, key, known_hosts} from the file named first and run one command a host."""
-    with open(sys.argv[1]) as file:
-        lab = json.load(file)
+async def main(lab: dict[str, Any]) -> None:
+    """Run one command on every host of ``{hosts, key, known_hosts}``."""
     options = asyncssh.SSHClientConnectionOptions(
         username="root",
         client_keys=[asyncssh.read_private_key(lab["key"])],
@@ -27,4 +26,6 @@ async def main() -> None:
     await asyncio.gather(*(one(h["name"], h["hostname"], h["port"]) for h in lab["hosts"]))
 
 
-asyncio.run(main())
+with open(sys.argv[1]) as file:
+    described = json.load(file)
+asyncio.run(main(described))

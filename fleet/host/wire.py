@@ -37,7 +37,9 @@ try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
     _scan = make_scanner(_Context())  # type: ignore[arg-type]
-    _encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", True, False, False)
+    _encode = make_encoder(
+        None, _refuse, encode_basestring_ascii, None, ":", ",", True, False, False
+    )
 except (ImportError, TypeError):
     import json
 

@@ -17,6 +17,7 @@ import time
 from fleet.host import crash, fence, files, registry, wire
 from fleet.host.change import HostError
 from fleet.host.journal import APPLIED, APPLYING, REVERT_FAILED, REVERTING
+from fleet.host.recover import settle
 from fleet.host.refusal import Refused
 from fleet.host.spec import encode
 from fleet.host.transaction import Transaction
@@ -51,7 +52,7 @@ def apply(armed: Armed, system: System, report: Callable[[dict[str, Any]], None]
     crash.point("apply.begin")
     armed.transaction.read()
     if armed.transaction.terminal or armed.transaction.verdict():
-        raise _reverted(armed.transaction, [])
+        raise _reverted(armed.transaction, system, [])
     read, write = os.pipe()
     os.set_blocking(write, False)  # a helper that is stopped must not hold the applier up
     child = os.fork()
@@ -66,7 +67,7 @@ def apply(armed: Armed, system: System, report: Callable[[dict[str, Any]], None]
     armed.transaction.read()
     if armed.transaction.journal.state == APPLIED and armed.transaction.verdict() != REVERTING:
         return {"applied": True, "applied_at": armed.transaction.facts["applied_at"]}
-    raise _reverted(armed.transaction, last.get("problems") or [])
+    raise _reverted(armed.transaction, system, last.get("problems") or [])
 
 
 def _listen(pipe: int, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -81,14 +82,17 @@ def _listen(pipe: int, report: Callable[[dict[str, Any]], None]) -> dict[str, An
     return last
 
 
-def _reverted(transaction: Transaction, problems: list[Any]) -> Refused:
-    """Wait until somebody has settled the transaction; return the refusal that says how."""
+def _reverted(transaction: Transaction, system: System, problems: list[Any]) -> Refused:
+    """Wait until a watchdog has settled the transaction, or do it where none is left; return the
+    refusal that says how it ended."""
     end = time.monotonic() + _OUTCOME
-    while not transaction.outcome():
+    while not transaction.ended():
         if time.monotonic() > end:
             return Refused("revert-failed", "no watchdog has settled the transaction", problems)
+        if not transaction.watched() and not transaction.ended():
+            settle(transaction, system, "the watchdogs are gone", problems)
         time.sleep(0.01)
-    outcome = transaction.outcome()
+    outcome = transaction.ended()
     problems = problems or outcome.get("problems") or []
     reason = outcome.get("reason") or "reverted"
     if outcome["state"] == REVERT_FAILED:

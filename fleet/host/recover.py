@@ -167,13 +167,14 @@ NEEDED = (
     "errno", "fcntl", "sys", "fleet.host.restore", "fleet.host.restore_tap",
     "fleet.host.snapshot_parts",
 )
+#: And where it has to run programs: namespaces are made by ip(8), tables put back by nft(8).
+PROGRAMS = ("subprocess", "fleet.host.ruleset", "fleet.host.spaces", "fleet.host.system")
 
 
 def rehearse(system: System, snapshot: Any) -> None:
     """Load all that a revert needs and go its way up to the first write; raises OSError."""
-    programs = ("subprocess", "fleet.host.spaces", "fleet.host.ruleset")
-    needs_them = snapshot.get("namespaces") or snapshot.get("tables")
-    for name in (*NEEDED, *(programs if needs_them else ())):
+    needs_programs = snapshot.get("namespaces") or snapshot.get("tables")
+    for name in (*NEEDED, *(PROGRAMS if needs_programs else ())):
         __import__(name)
     from fleet.host.differences import differences
     from fleet.host.snapshot import capture

@@ -115,6 +115,15 @@ class Transaction:
                 return outcome
         return {}
 
+    def ended(self) -> dict[str, Any]:
+        """Return how it ended, from the copies or from the journal; empty while it has not."""
+        outcome = self.outcome()
+        if not outcome:
+            self.journal.reload()
+            if self.journal.state in TERMINAL:
+                outcome = dict(self.journal.records[-1])
+        return outcome
+
     def finish(self, state: str, **fields: Any) -> None:
         """Record the end: in the journal if the disk takes it, and beside it."""
         self.best_effort(state, **fields)

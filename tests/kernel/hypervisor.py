@@ -177,6 +177,12 @@ class Hypervisor:
         )
         return _without_noise(self.sh("sh", "-c", script))
 
+    def settles_as(self, before: Any) -> bool:
+        """Whether the host is as before once the kernel has said so: operational states follow
+        within a second (net/core/link_watch.c)."""
+        until(lambda: bool(self.kernel() == before), 3.0)
+        return True
+
     def status(self, name: str = "tx1") -> dict[str, Any]:
         helper = self.helper()
         found = helper.call("status")["transactions"]

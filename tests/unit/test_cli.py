@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -93,19 +94,20 @@ def test_completion_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def best_of_five(*argv: str) -> float:
-    """Return the least seconds that a command took."""
+    """Return the least processor seconds that a command took."""
     took = []
     for _ in range(5):
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert subprocess.run(argv, capture_output=True).returncode == 0
-        took.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(took)
 
 
 def test_help_is_quick() -> None:
     """Help costs little more than importing typer, whatever else the machine does."""
     floor = best_of_five(sys.executable, "-c", "import typer")
-    assert best_of_five(sys.executable, "-m", "fleet.cli", "--help") < 2.5 * floor
+    assert best_of_five(sys.executable, "-m", "fleet.cli", "--help") < 3 * floor
 
 
 @pytest.mark.parametrize("words", leaves(), ids=" ".join)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import site
 import subprocess
@@ -264,9 +265,35 @@ def hypervisor(size: str = "32m", cgroup: bool = True) -> Iterator[Hypervisor]:
         for helper in host.helpers:
             helper.process.kill()
             helper.close()
+        groups = _cgroups(host)
         _kill_all_inside(keeper.pid)
+        for group in groups:
+            _remove(group)
         keeper.wait()
         keeper.stdout.close()
+
+
+def _cgroups(host: Hypervisor) -> list[Path]:
+    """The cgroups of the host's transactions; their hierarchy is the machine's."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    roots = [Path(mount[1]) / "fleet" for mount in mounts if mount[2] == "cgroup2"]
+    found = []
+    for log in (host.root / "var/lib/fleet/journal").glob("*/log"):
+        for lease in set(re.findall(r'"lease":"([0-9a-f]{32})"', log.read_text("latin-1"))):
+            names = (f"watchdog-{lease}", f"{log.parent.name}.{lease[:12]}")
+            found += [root / name for root in roots[:1] for name in names]
+    return found
+
+
+def _remove(group: Path) -> None:
+    for _ in range(100):
+        try:
+            return group.rmdir()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            time.sleep(0.01)  # killed, and not yet out of it
+    return None
 
 
 def _kill_all_inside(keeper: int) -> None:

@@ -25,6 +25,14 @@ def observe(observation: Observation, name: str, kernel: str) -> dict[str, Any] 
     return {"link": lower, "mode": mode, **observe_link(observation, name)}
 
 
+def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
+    """Return a form without defaults: the MTU is the lower device's."""
+    from fleet.host.lean import without
+
+    lower = observation.links.get(form["link"])
+    return without(form, {"mtu": lower["mtu"] if lower else 1500})
+
+
 def diff(
     resource: Resource,
     entry: Entry | None,

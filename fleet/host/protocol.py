@@ -112,6 +112,10 @@ def observe(session: Session, request: Request, report: Report) -> Answer:
     from fleet.host.observation import Observation
 
     observation = Observation(session.system)
+    if request.get("lean"):
+        from fleet.host.lean import host
+
+        return {"spaces": host(observation, tuple(request.get("ignore") or ()))}
     wanted = request.get("kinds") or [entry.kind for entry in registry.KINDS]
     found: dict[str, Any] = {}
     for name in wanted:

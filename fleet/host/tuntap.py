@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from fleet.host.change import CREATE, HostError
-from fleet.host.link_diff import observe_link
+from fleet.host.link_diff import DEFAULT_MTU, observe_link
 from fleet.host.virtual import diff_virtual
 
 TYPE_CHECKING = False
@@ -31,6 +31,13 @@ def observe(observation: Observation, name: str, mode: str) -> dict[str, Any] | 
     if link is None or link["kind"] != "tun" or link["data"].get("type") != mode:
         return None
     return {**_now(link["data"]), **observe_link(observation, name)}
+
+
+def lean(form: dict[str, Any]) -> dict[str, Any]:
+    """Return a form without what a new device has."""
+    from fleet.host.lean import without
+
+    return without(form, {"mtu": DEFAULT_MTU, "multi-queue": False, "vnet-hdr": False})
 
 
 def names(observation: Observation, mode: str) -> list[str]:

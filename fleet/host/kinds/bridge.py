@@ -111,6 +111,35 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
     return words
 
 
+def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
+    """Return a bridge's form without defaults and guests' ports, with the costs somebody set."""
+    from fleet.host.lean import attributes, without
+
+    links = observation.links
+    ports = [port for port in form["interfaces"] if not _guest(observation, port)]
+    form = {**form, "interfaces": ports}
+    flags = {port: form["ports"][port] for port in ports if port in form["ports"]}
+    speeds = attributes(observation, ports, "speed")
+    for port in ports:
+        cost = (links[port]["port"] or {}).get("cost")
+        if cost and cost not in _costs(speeds.get(port, "")):
+            flags[port] = {**flags.get(port, {}), "cost": cost}
+    # br_mtu_auto_adjust(): a bridge follows the smallest of its ports.
+    mtu = min((links[port]["mtu"] for port in ports_of(observation, name)), default=1500)
+    defaults = {"mtu": mtu, "parameters": {dashed(key): v for key, v in DEFAULTS.items()}}
+    return {**without(form, defaults), "ports": flags}
+
+
+def _costs(speed: str) -> tuple[int, ...]:
+    """net/bridge/br_if.c, port_cost(), of old and new kernels; 100 where a port has no speed."""
+    known = {"10": 100, "100": 19, "1000": 4, "2500": 4, "5000": 3, "10000": 2}
+    if not speed.isdigit():
+        return (1, 2, 3, 4, 5, 19, 100)
+    if speed not in known:
+        return (1, 2, 3, 4, 5, 19, 100) if int(speed) < 10000 else (1, 2)
+    return (known[speed], 5) if speed == "1000" else (known[speed],)
+
+
 def ports_of(observation: Observation, name: str) -> list[str]:
     """Return the names of a bridge's ports."""
     return sorted(n for n, link in observation.links.items() if link["master"] == name)

@@ -43,6 +43,11 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
     return macvlan.observe(observation, name, "macvlan")
 
 
+def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
+    """Return a form without what a new macvlan has."""
+    return macvlan.lean(form, observation, name)
+
+
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return the changes that make a macvlan what its spec says."""
     return macvlan.diff(resource, entry, observation, decode(Macvlan, resource.spec), "macvlan")

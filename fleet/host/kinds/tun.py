@@ -42,6 +42,11 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
     return tuntap.observe(observation, name, "tun")
 
 
+def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
+    """Return a form without what a new tun has."""
+    return tuntap.lean(form)
+
+
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return the changes that make a tun what its spec says."""
     return tuntap.diff(resource, entry, observation, decode(Tun, resource.spec), "tun")

@@ -74,6 +74,17 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
     return {**words, **observe_link(observation, name)}
 
 
+def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
+    """Return a form without what a new VXLAN has."""
+    from fleet.host.lean import without
+
+    six = ":" in str(form.get("remote") or form.get("local") or "")
+    lower = observation.links.get(form.get("link", ""))
+    # vxlan_headroom(): outer IP, UDP and VXLAN headers and the inner Ethernet header.
+    mtu = lower["mtu"] - (70 if six else 50) if lower else 1500
+    return without(form, {"mtu": mtu, "mac-learning": True, "arp-proxy": False, "ageing": 300})
+
+
 def _now(data: dict[str, Any]) -> dict[str, Any]:
     found = {dashed(word): data.get(seen) for word, (seen, _) in WORDS.items()}
     return {word: value for word, value in found.items() if value not in (None, "", 0)} | {

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,21 +35,20 @@ def entry(name: str, started: float = 1.0, kind: str = "rollout") -> RunEntry:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """Start a PostgreSQL of its own on a unix socket and return its URL."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("initdb: PostgreSQL's server is not installed")
     pytest.importorskip("psycopg")
     program = found[-1].parent
-    home = tmp_path_factory.mktemp("pg")
+    # pytest's own directories are closed to the user that the server runs as.
+    home = Path(tempfile.mkdtemp(prefix="fleet-pg-"))
     who: dict[str, int] = {}
     if os.getuid() == 0:
         # The server refuses to run as root.
         nobody = pwd.getpwnam("nobody")
         who = {"user": nobody.pw_uid, "group": nobody.pw_gid}
-        for directory in (home, *list(home.parents)[:2]):
-            directory.chmod(0o755)
         os.chown(home, nobody.pw_uid, nobody.pw_gid)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(

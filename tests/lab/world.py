@@ -134,14 +134,12 @@ class World:
         return self.fleet("rollout", "--yes", "--confirm-timeout", "15", *words, expect=expect)
 
     def changes(self, host: str) -> list[str]:
-        """Return the changes that a plan has for a host: "action kind/name what"."""
+        """Return the changes that a plan has for a host: "action kind/name attribute"."""
         planned = self.fleet("plan", "--host", host, "--json", expect=None)
         assert planned.code in (0, 3), planned
         found = planned.json["hosts"][host]
-        assert found["problems"] == [], planned
-        return [
-            f"{c['action']} {c['kind']}/{c['name']} {c['what']}".strip() for c in found["changes"]
-        ]
+        assert found.get("problems") == [], planned
+        return [f"{c['action']} {c['resource']} {c['attribute']}".strip() for c in found["changes"]]
 
     def outcomes(self, ran: Ran) -> dict[str, str]:
         """Return each host's outcome of a rollout with --json."""
@@ -210,11 +208,6 @@ class World:
             timeout=30,
         )
         return done.stdout.strip() == host
-
-    def pending(self, host: str) -> list[str]:
-        """Return the transactions of a host that are not settled, as its journal has them."""
-        script = "cat /var/lib/fleet/journal/*/* 2>/dev/null | tail -n 400"
-        return [line for line in self.run(host, "sh", "-c", script).splitlines() if line]
 
 
 @contextmanager

@@ -29,9 +29,9 @@ try:from _blake2 import blake2b
 except ImportError:from hashlib import blake2b
 def hash(b):return blake2b(b,digest_size=32).digest()
 def head(path):
- d=os.open(path,os.O_RDONLY|os.O_NOFOLLOW|os.O_CLOEXEC);s=os.fstat(d)
+ d=os.open(path,os.O_RDONLY|os.O_NOFOLLOW|os.O_CLOEXEC|os.O_NONBLOCK);s=os.fstat(d)
  if s.st_uid!=os.geteuid() or s.st_mode&0o7077 or s.st_nlink!=1:raise OSError(path)
- b=os.pread(d,40,0);n=int.from_bytes(b[32:],'big');h=os.pread(d,n,40)
+ b=os.pread(d,40,0);n=int.from_bytes(b[32:],'big');h=os.pread(d,min(n,s.st_size),40)
  if len(h)!=n or hash(h)!=b[:32]:raise OSError(path)
  return (d,n+40,path,*marshal.loads(h))
 def code(name):
@@ -141,7 +141,7 @@ def put(path,data):
  finally:os.close(d)
 def pushed(path):
  try:
-  d=os.open(path,os.O_RDONLY|os.O_NOFOLLOW|os.O_CLOEXEC)
+  d=os.open(path,os.O_RDONLY|os.O_NOFOLLOW|os.O_CLOEXEC|os.O_NONBLOCK)
   with open(d,'rb') as f:data=f.read()
  except OSError:return None
  return data if sha256(data).hexdigest()==name else None

@@ -22,7 +22,8 @@ from fleet.ssh.connection import AsyncSSH
 #: Root's real home has start-up files that may take a minute; this host's users have an empty one.
 USERS = """\
 root:x:0:0:root:/home:/bin/bash
-operator:x:64001:64001::/home:/bin/bash
+operator:x:64001:65534::/home:/bin/bash
+stranger:x:64003:65534::/home:/bin/bash
 sshd:x:64002:65534::/run/sshd:/usr/sbin/nologin
 """
 CONFIG = """\
@@ -50,6 +51,13 @@ mount -t tmpfs tmpfs /home
 mount -t tmpfs tmpfs /usr/local/bin
 mkdir /run/sshd
 mount --bind {folder}/users /etc/passwd
+sed 's/:.*/:*:19000:0:99999:7:::/' {folder}/users > /run/shadow
+chmod 600 /run/shadow
+mount --bind /run/shadow /etc/shadow
+echo 'root ALL=(ALL) ALL' > /run/sudoers
+echo 'operator ALL=(ALL) NOPASSWD: ALL' >> /run/sudoers
+chmod 440 /run/sudoers
+[ ! -e /etc/sudoers ] || mount --bind /run/sudoers /etc/sudoers
 exec /usr/sbin/sshd -D -e -f {folder}/sshd_config
 """
 

@@ -18,7 +18,8 @@ class State:
 
     ``resources`` are in the order of the registry, then by name. ``probes`` is ``{"gateway": bool,
     "targets": ["198.18.0.1:22"]}``. ``manager`` holds what is left to the host's own network
-    manager, as a tree in netplan's words whose values are texts.
+    manager, as a tree in netplan's words whose values are texts; ``files`` are the manager's files
+    that a commit puts in place, text by path.
     """
 
     host: str
@@ -27,16 +28,20 @@ class State:
     ignore: tuple[str, ...] = ()
     probes: dict[str, Any] = field(default_factory=dict)
     manager: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     def wire(self) -> dict[str, Any]:
         """Return the state as the helper takes it, plain data."""
-        return {
+        words: dict[str, Any] = {
             "host": self.host,
             "resources": [encode(resource) for resource in self.resources],
             "management": encode(self.management),
             "ignore": list(self.ignore),
             "probes": self.probes,
         }
+        if self.files:
+            words["manager"] = {"files": self.files}
+        return words
 
     @property
     def digest(self) -> str:

@@ -25,6 +25,7 @@ from fleet.intent.tree import (
     Node,
     Scalar,
     Sequence,
+    find,
     path_text,
     plain,
     words,
@@ -134,7 +135,25 @@ class Assembler:
             ignore=settings.ignore,
             probes={"gateway": settings.probes.gateway, "targets": list(settings.probes.targets)},
             manager=_manager(devices),
+            files=self._files(settings, devices, data),
         )
+
+    def _files(
+        self, settings: Settings, devices: dict[str, Device], data: Mapping
+    ) -> dict[str, str]:
+        """Return the files of the host's own network manager, text by path."""
+        if settings.manager == "none":
+            return {}
+        if settings.manager == "networkd":
+            raise IntentError(
+                "this fleet writes no files for systemd-networkd alone yet",
+                find(data, ("fleet", "manager"))[0].place,
+                "fleet.manager",
+                remedy="write `netplan`, or `none`: then fleet's own units apply it all at boot",
+            )
+        from fleet.intent.manager import NETPLAN_FILE, netplan_file
+
+        return {NETPLAN_FILE: netplan_file(devices, self.renderer)}
 
     def devices(self, data: Mapping) -> tuple[dict[str, Device], list[IntentError]]:
         """Return the devices of rendered data by name, and what is wrong with the others."""

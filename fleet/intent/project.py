@@ -184,11 +184,8 @@ def validate(project: Project, hosts: Iterable[str] | None = None) -> list[Inten
 
 
 def manager_file(project: Project, host: str) -> str:
-    """Return the netplan file of what is left to a host's manager, empty where there is none."""
-    state = render_state(project, host)
-    if settings_of(project, host).manager != "netplan" or not state.manager:
-        return ""
-    return project.renderer.file("netplan/60-fleet.yaml.j2", {"manager": state.manager})
+    """Return the netplan file that a commit puts on a host, empty where there is none."""
+    return "".join(render_state(project, host).files.values())
 
 
 def _of_host(error: IntentError, host: str) -> IntentError:

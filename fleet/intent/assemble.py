@@ -13,11 +13,13 @@ from fleet.host import registry
 from fleet.host.change import Resource
 from fleet.host.spec import encode
 from fleet.host.state import Management
-from fleet.intent.checks import check_devices
+from fleet.host.observation import HOST
+from fleet.intent.checks import check_devices, check_pairs
 from fleet.intent.convert import convert, joined
 from fleet.intent.device import Device, check_renderer, read_device
 from fleet.intent.netplan import LATER, NETWORK, REFUSED, verdict_text
 from fleet.intent.netplan import SECTIONS as SECTIONS_OF_DEVICES
+from fleet.intent.other import namespaces_of, read_others
 from fleet.intent.source import nearest
 from fleet.intent.tree import (
     TEMPLATES,
@@ -43,7 +45,9 @@ SECTIONS = ("network", "sysctl", "fleet")
 #: Sections that later kinds will have.
 #: Results kept for hosts that share their nodes; most nodes of a large fleet are shared.
 _REMEMBERED = 2_000
-RESERVED = ("libvirt", "nftables", "namespaces", "hugepages", "dpdk")
+RESERVED = ("libvirt", "hugepages", "dpdk")
+#: Sections that people may look for here.
+UNDER_NETWORK = ("nftables", "namespaces", "policies", "fdb", "neighbours")
 
 
 class Assembler:
@@ -51,14 +55,16 @@ class Assembler:
 
     def __init__(self, renderer: Renderer) -> None:
         self.renderer = renderer
-        self._devices: dict[tuple[str, int], tuple[Node, Device]] = {}
+        self._devices: dict[Path, tuple[Node, Device]] = {}
         self._sysctls: dict[tuple[str, str], Resource] = {}
         self._settings: dict[int, tuple[Node, Settings]] = {}
 
     def render(self, data: Mapping, about: dict[str, Any]) -> Mapping:
         """Return a host's data with its sections rendered; ``about`` is ``host`` in templates."""
         _check_sections(data)
-        if not any(data.entries[key].flags & TEMPLATES for key in SECTIONS if key in data.entries):
+        sections = [data.entries[key] for key in SECTIONS if key in data.entries]
+        tables = _names_templates(data.get("network"))
+        if not tables and not any(node.flags & TEMPLATES for node in sections):
             return data
         variables = {key: plain(node) for key, node in data.entries.items() if key not in SECTIONS}
         variables["host"] = about
@@ -66,7 +72,46 @@ class Assembler:
             key: self._rendered(node, variables, (key,)) if key in SECTIONS else node
             for key, node in data.entries.items()
         }
+        network = entries.get("network")
+        if tables and isinstance(network, Mapping):
+            entries["network"] = self._tables(network, variables, ("network",))
         return Mapping(entries, data.file, data.at, data.key_at)
+
+    def _tables(self, network: Mapping, variables: dict[str, Any], base: Path) -> Mapping:
+        """Return a network whose nftables tables have their template's text as rules."""
+        entries = dict(network.entries)
+        tables = network.get("nftables")
+        if isinstance(tables, Mapping):
+            own = {
+                name: self._table(node, variables, (*base, "nftables", name))
+                for name, node in tables.entries.items()
+            }
+            entries["nftables"] = Mapping(own, tables.file, tables.at, tables.key_at)
+        spaces = network.get("namespaces")
+        if isinstance(spaces, Mapping):
+            inner: dict[str, Node] = {
+                name: self._tables(node, variables, (*base, "namespaces", name))
+                if isinstance(node, Mapping)
+                else node
+                for name, node in spaces.entries.items()
+            }
+            entries["namespaces"] = Mapping(inner, spaces.file, spaces.at, spaces.key_at)
+        return Mapping(entries, network.file, network.at, network.key_at)
+
+    def _table(self, node: Node, variables: dict[str, Any], path: Path) -> Node:
+        name = node.get("template") if isinstance(node, Mapping) else None
+        if not isinstance(node, Mapping) or not isinstance(name, Scalar):
+            return node
+        where = path_text((*path, "template"))
+        if "rules" in node.entries:
+            raise IntentError("rules and a template: name one of them", name.key_place, where)
+        try:
+            text = self.renderer.file(name.text, variables)
+        except RenderError as error:
+            raise IntentError(f"{name.text}: {error.message}", name.place, where) from error
+        entries: dict[str, Node] = {k: v for k, v in node.entries.items() if k != "template"}
+        entries["rules"] = Scalar(text, True, name.file, name.at, name.key_at)
+        return Mapping(entries, node.file, node.at, node.key_at)
 
     def _rendered(self, node: Node, variables: dict[str, Any], path: Path) -> Node:
         if not node.flags & TEMPLATES:
@@ -117,20 +162,26 @@ class Assembler:
             errors.append(error)
         devices, found = self.devices(data)
         errors += found
-        sysctls: list[Resource] = []
-        try:
-            sysctls = self._sysctl(data.get("sysctl"))
-        except IntentError as error:
-            errors.append(error)
+        resources = list(self._others(data, "", ("network",), errors))
+        spaces = {HOST: devices}
+        for name, inner in self._namespaces(data, errors):
+            base = ("network", "namespaces", name)
+            resources.append(Resource("", "namespace", name, {}))
+            spaces[name], found = self.devices(inner, base)
+            errors += found
+            resources += self._others(inner, name, base, errors)
         if settings is None or errors:
             raise joined(errors)
         management = _management(hostname, settings, devices)
-        errors = list(check_devices(devices, management))
+        errors = list(check_pairs(spaces))
+        for name, own in spaces.items():
+            errors += check_devices(own, management if name == HOST else Management())
+            resources += _resources(own, "" if name == HOST else name)
         if errors:
             raise joined(errors)
         return State(
             host=name,
-            resources=_ordered([*_resources(devices), *sysctls]),
+            resources=_ordered(resources),
             management=management,
             ignore=settings.ignore,
             probes={"gateway": settings.probes.gateway, "targets": list(settings.probes.targets)},
@@ -155,7 +206,42 @@ class Assembler:
 
         return {NETPLAN_FILE: netplan_file(devices, self.renderer)}
 
-    def devices(self, data: Mapping) -> tuple[dict[str, Device], list[IntentError]]:
+    def _namespaces(
+        self, data: Mapping, errors: list[IntentError]
+    ) -> Iterator[tuple[str, Mapping]]:
+        """Yield each namespace as data of its own: its network, and its parameters."""
+        network = data.get("network")
+        for item in namespaces_of(network) if isinstance(network, Mapping) else ():
+            if isinstance(item, IntentError):
+                errors.append(item)
+                continue
+            name, node = item
+            inner: dict[str, Node] = {k: v for k, v in node.entries.items() if k != "sysctl"}
+            own: dict[str, Node] = {"network": Mapping(inner, node.file, node.at, node.key_at)}
+            if "sysctl" in node.entries:
+                own["sysctl"] = node.entries["sysctl"]
+            yield name, Mapping(own, node.file, node.at, node.key_at)
+
+    def _others(
+        self, data: Mapping, namespace: str, base: Path, errors: list[IntentError]
+    ) -> Iterator[Resource]:
+        """Yield the resources that are no devices, and add what is wrong with them to errors."""
+        network = data.get("network")
+        if isinstance(network, Mapping):
+            for item in read_others(network, namespace, base):
+                if isinstance(item, IntentError):
+                    errors.append(item)
+                else:
+                    yield item
+        try:
+            for resource in self._sysctl(data.get("sysctl")):
+                yield dataclasses.replace(resource, namespace=namespace)
+        except IntentError as error:
+            errors.append(error)
+
+    def devices(
+        self, data: Mapping, base: Path = ("network",)
+    ) -> tuple[dict[str, Device], list[IntentError]]:
         """Return the devices of rendered data by name, and what is wrong with the others."""
         network = data.get("network")
         if network is None:
@@ -163,13 +249,22 @@ class Assembler:
         if not isinstance(network, Mapping):
             return {}, [IntentError("a mapping is expected", network.place, "network")]
         devices: dict[str, Device] = {}
-        errors: list[IntentError] = list(_check_network(network))
+        errors: list[IntentError] = list(_check_network(network, base))
         for section, name, node in _entries(network):
             try:
-                device = self._device(section, name, node)
+                device = self._device(section, name, node, base)
             except IntentError as error:
                 errors.append(error)
                 continue
+            if device.manager and base != ("network",):
+                errors.append(
+                    IntentError(
+                        f"the host's manager does not reach into a namespace: "
+                        f"{', '.join(sorted(device.manager))}",
+                        node.key_place,
+                        path_text(device.path),
+                    )
+                )
             other = devices.setdefault(name, device)
             if other is not device:
                 place = other.node.key_place
@@ -177,16 +272,16 @@ class Assembler:
                     IntentError(
                         f"{name} is already under {other.section}, at {place.file}:{place.line}",
                         node.key_place,
-                        path_text(("network", section, name)),
+                        path_text((*base, section, name)),
                     )
                 )
         return devices, errors
 
-    def _device(self, section: str, name: str, node: Node) -> Device:
+    def _device(self, section: str, name: str, node: Node, base: Path) -> Device:
         """Return a device, remembered where its node is one that many hosts share."""
-        key = section, id(node)
+        key = (*base, section, name, id(node))
         if key not in self._devices:
-            device = read_device(section, name, node)
+            device = read_device(section, name, node, base)
             if len(self._devices) >= _REMEMBERED:
                 self._devices.clear()
             # The node is kept with it, for an id is unique only as long as its object lives.
@@ -242,6 +337,18 @@ class Assembler:
         return self._sysctls[key, text]
 
 
+def _names_templates(network: Node | None) -> bool:
+    """Say whether a table of a network, or of a namespace in it, is written as a template."""
+    if not isinstance(network, Mapping):
+        return False
+    spaces = network.get("namespaces")
+    inner = spaces.entries.values() if isinstance(spaces, Mapping) else ()
+    tables = network.get("nftables")
+    own = tables.entries.values() if isinstance(tables, Mapping) else ()
+    named = any(isinstance(node, Mapping) and "template" in node.entries for node in own)
+    return named or any(_names_templates(node) for node in inner)
+
+
 def read_settings(node: Node) -> Settings:
     """Return the settings that ``fleet:`` says; raises IntentError."""
     from fleet.intent.settings import Settings
@@ -270,6 +377,9 @@ def _check_sections(data: Mapping) -> None:
             continue
         if key in RESERVED:
             raise IntentError(f"this fleet cannot apply {key} yet", node.key_place, key)
+        if key in UNDER_NETWORK and isinstance(node, Mapping):
+            message = f"{key} belongs under network"
+            raise IntentError(message, node.key_place, key, nearest=f"network.{key}")
         if key == "host":
             raise IntentError(
                 "in templates `host` is fleet's own",
@@ -290,25 +400,27 @@ def _looks_like(section: str, node: Mapping) -> bool:
     return any(key in ("management", "gates", "probes", "ignore", "drain") for key in node.entries)
 
 
-def _check_network(network: Mapping) -> Iterator[IntentError]:
+def _check_network(network: Mapping, base: Path) -> Iterator[IntentError]:
     for key, node in network.entries.items():
         entry = NETWORK.get(key)
         if entry is None:
             known = [name for name, item in NETWORK.items() if item.verdict not in (REFUSED, LATER)]
             yield IntentError(
-                "unknown key", node.key_place, f"network.{key}", nearest=nearest(key, known)
+                "unknown key", node.key_place, path_text((*base, key)), nearest=nearest(key, known)
             )
         elif entry.verdict in (REFUSED, LATER):
             if not isinstance(node, Mapping) or node.entries:
-                yield IntentError(verdict_text(key, entry), node.key_place, f"network.{key}")
+                yield IntentError(verdict_text(key, entry), node.key_place, path_text((*base, key)))
         elif key == "renderer":
-            yield from check_renderer(node, ("network", key))
+            yield from check_renderer(node, (*base, key))
         elif key == "version" and not (isinstance(node, Scalar) and node.text == "2"):
             yield IntentError("netplan's version is 2", node.place, "network.version")
         elif key in SECTIONS_OF_DEVICES and not isinstance(node, Mapping):
-            yield IntentError("a mapping of devices is expected", node.place, f"network.{key}")
+            yield IntentError(
+                "a mapping of devices is expected", node.place, path_text((*base, key))
+            )
         elif isinstance(node, Mapping) and "renderer" in node.entries:
-            yield from check_renderer(node.entries["renderer"], ("network", key, "renderer"))
+            yield from check_renderer(node.entries["renderer"], (*base, key, "renderer"))
 
 
 def _entries(network: Mapping) -> Iterator[tuple[str, str, Node]]:
@@ -335,14 +447,14 @@ def _management(hostname: str, settings: Settings, devices: dict[str, Device]) -
     return Management(tuple(addresses), device)
 
 
-def _resources(devices: dict[str, Device]) -> Iterator[Resource]:
+def _resources(devices: dict[str, Device], namespace: str = "") -> Iterator[Resource]:
     rules: dict[str, Resource] = {}
     extra = _port_flags(devices)
     for device in devices.values():
         data = device.data if device.name not in extra else encode(extra[device.name])
-        yield Resource("", device.kind, device.name, data)
+        yield Resource(namespace, device.kind, device.name, data)
         for rule in device.rules:
-            rules[rule.name] = Resource("", "rule", rule.name, rule.data)
+            rules[rule.name] = Resource(namespace, "rule", rule.name, rule.data)
     yield from rules.values()
 
 
@@ -378,7 +490,7 @@ def _port_flags(devices: dict[str, Device]) -> dict[str, Any]:
 
 def _ordered(resources: list[Resource]) -> tuple[Resource, ...]:
     place = {entry.kind: number for number, entry in enumerate(registry.KINDS)}
-    return tuple(sorted(resources, key=lambda r: (place[r.kind], r.name)))
+    return tuple(sorted(resources, key=lambda r: (r.namespace, place[r.kind], r.name)))
 
 
 def _manager(devices: dict[str, Device]) -> dict[str, Any]:

@@ -181,6 +181,8 @@ def _peers(devices: Devices) -> Iterator[IntentError]:
     for device in devices.values():
         if device.kind != "veth" or getattr(device.spec, "peer_namespace", None):
             continue
+        if device.spec.peer_namespace is not None:
+            continue  # check_pairs
         name, peer = device.spec.peer, devices.get(device.spec.peer)
         if name == device.name:
             yield _error(device, "a veth cannot be its own peer", "peer")
@@ -195,6 +197,36 @@ def _peers(devices: Devices) -> Iterator[IntentError]:
         elif peer.spec.peer != device.name:
             message = f"the peer of {name} is {peer.spec.peer}, at {_at(peer, 'peer')}"
             yield _error(device, message, "peer")
+
+
+def check_pairs(spaces: dict[str, Devices]) -> Iterator[IntentError]:
+    """Yield what is wrong with pairs whose ends are in two namespaces, ``host`` the host's own."""
+    for here, devices in spaces.items():
+        for device in devices.values():
+            there = getattr(device.spec, "peer_namespace", None)
+            if there is None:
+                continue
+            if there == here:
+                message = f"{there} is where this end is: leave peer-namespace out"
+                yield _error(device, message, "peer-namespace")
+                continue
+            if there not in spaces:
+                near = nearest(there, spaces)
+                remedy = "the host's own is called host" if here != "host" else ""
+                message = f"there is no namespace {there}"
+                yield _error(device, message, "peer-namespace", near=near, remedy=remedy)
+                continue
+            peer = spaces[there].get(device.spec.peer)
+            if peer is None or peer.kind != "veth":
+                back = f"{device.spec.peer}: {{peer: {device.name}, peer-namespace: {here}}}"
+                message = f"there is no virtual-ethernet {device.spec.peer} in {there}"
+                yield _error(device, message, "peer", remedy=f"define it there: `{back}`")
+            elif (peer.spec.peer_namespace, peer.spec.peer) != (here, device.name):
+                message = (
+                    f"the peer of {peer.name} in {there} is {peer.spec.peer}"
+                    f" of {peer.spec.peer_namespace or there}, at {_at(peer, 'peer')}"
+                )
+                yield _error(device, message, "peer")
 
 
 def _routes(devices: Devices) -> Iterator[IntentError]:

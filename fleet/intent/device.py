@@ -60,6 +60,7 @@ class Device:
     rules: tuple[Rule, ...] = ()
     port_flags: dict[str, Any] = field(default_factory=dict)
     manager: dict[str, Any] = field(default_factory=dict)
+    base: Path = ("network",)
 
     @property
     def kind(self) -> str:
@@ -69,7 +70,7 @@ class Device:
     @property
     def path(self) -> Path:
         """Its place in the data."""
-        return ("network", self.section, self.name)
+        return (*self.base, self.section, self.name)
 
     def node_at(self, *steps: str | int) -> tuple[Node, str]:
         """Return the node below the device at some steps, as far as they go, and its path."""
@@ -77,9 +78,9 @@ class Device:
         return node, path_text((*self.path, *where))
 
 
-def read_device(section: str, name: str, node: Node) -> Device:
+def read_device(section: str, name: str, node: Node, base: Path = ("network",)) -> Device:
     """Return a device from its rendered node; raises IntentError with all that is wrong with it."""
-    path: Path = ("network", section, name)
+    path: Path = (*base, section, name)
     if not isinstance(node, Mapping):
         raise IntentError(
             "a mapping is expected",
@@ -88,7 +89,7 @@ def read_device(section: str, name: str, node: Node) -> Device:
             remedy="write {} for a device with no settings of its own",
         )
     table = device_table(section)
-    errors = [*_name_errors(section, name, node), *check_keys(node, table, path)]
+    errors = [*_name_errors(path, name, node), *check_keys(node, table, path)]
     if errors:
         raise joined(errors)
     own: dict[str, Any] = {}
@@ -115,15 +116,15 @@ def read_device(section: str, name: str, node: Node) -> Device:
     flags = {
         PORT_FLAGS[key]: words(inner) for key, inner in node.entries.items() if key in PORT_FLAGS
     }
-    return Device(section, name, node, spec, encode(spec), rules, flags, manager)
+    return Device(section, name, node, spec, encode(spec), rules, flags, manager, base)
 
 
-def _name_errors(section: str, name: str, node: Mapping) -> Iterator[IntentError]:
+def _name_errors(path: Path, name: str, node: Mapping) -> Iterator[IntentError]:
     try:
         # With `match` the name is netplan's identifier alone; the kernel never sees it.
-        _check_name(name[:15] if section == "ethernets" and "match" in node.entries else name)
+        _check_name(name[:15] if path[-2] == "ethernets" and "match" in node.entries else name)
     except ValueError as error:
-        yield IntentError(str(error), node.key_place, path_text(("network", section)))
+        yield IntentError(str(error), node.key_place, path_text(path[:-1]))
 
 
 def check_keys(node: Mapping, table: dict[str, Key], path: Path) -> Iterator[IntentError]:

@@ -198,9 +198,27 @@ NETPLAN: dict[str, Key] = {
 #: The sections of ``network:`` that hold devices of a kind this fleet has, by section.
 SECTIONS = {entry.section: entry.kind for entry in registry.KINDS if entry.device}
 
+#: The sections of ``network:`` whose entries are no devices; fleet.intent.other reads them.
+OTHERS: dict[str, Key] = {
+    "fdb": Key(APPLIED, "static forwarding entries: a list by device", ours=True),
+    "neighbours": Key(APPLIED, "permanent neighbours: a list by device", ours=True),
+    "nftables": Key(
+        APPLIED,
+        "tables by `family/table`: what stands between its braces, as `rules` or a `template`",
+        ours=True,
+    ),
+    "policies": Key(APPLIED, "what guests may do, in plain words, by name", ours=True),
+    "namespaces": Key(
+        APPLIED,
+        "network namespaces by name: the sections of `network:`, and `sysctl`, inside each",
+        ours=True,
+    ),
+}
+
 #: The keys of ``network:``: netplan's, and the sections of kinds that netplan does not have.
 NETWORK: dict[str, Key] = {
     **NETPLAN,
+    **OTHERS,
     **{
         section: Key(APPLIED, ours=section not in NETPLAN)
         for section in SECTIONS

@@ -120,15 +120,53 @@ def meaning(document: dict[str, Any]) -> list[Any]:
     """
     objects: list[Any] = []
     rules: list[Any] = []
+    filled = _filled_by_packets(document["nftables"])
     for item in document["nftables"]:
         for kind, value in item.items():
             if kind == "metainfo":
                 continue
-            (rules if kind == "rule" else objects).append([kind, _stripped(value, kind)])
+            told = _stripped(value, kind)
+            if kind in ("set", "map", "meter") and value.get("name") in filled:
+                told.pop("elem", None)
+            (rules if kind == "rule" else objects).append([kind, told])
     objects.sort(key=lambda each: (each[0], str(each[1].get("name", "")), wire.dumps(each[1])))
     # Stable: within a chain the kernel's order stays.
     rules.sort(key=lambda each: str(each[1].get("chain", "")))
     return objects + rules
+
+
+def _filled_by_packets(value: Any) -> set[str]:
+    """Return the sets whose elements rules add; nft 1.0.6 does not list the flag ``dynamic``."""
+    if isinstance(value, list):
+        return {name for inner in value for name in _filled_by_packets(inner)}
+    if not isinstance(value, dict):
+        return set()
+    found = {name for inner in value.values() for name in _filled_by_packets(inner)}
+    if "op" in value and str(value.get("set", value.get("map", ""))).startswith("@"):
+        found.add(str(value.get("set", value.get("map")))[1:])
+    return found
+
+
+def escapes(rules: str) -> str:
+    """Return how a text would leave the braces of its table, an empty string if it does not."""
+    depth, quoted = 0, ""
+    for line in rules.split("\n"):
+        for character in line:
+            if quoted:
+                quoted = "" if character == quoted else quoted
+            elif character == "#":
+                break
+            elif character in "\"'":
+                quoted = character
+            elif character in "{}":
+                depth += 1 if character == "{" else -1
+                if depth < 0:
+                    return "a brace closes that no brace opened"
+        if not quoted and line.split("#")[0].strip().startswith("include"):
+            return "include reads a file that only the host has"
+    if depth or quoted:
+        return "a quote is not closed" if quoted else "a brace is not closed"
+    return ""
 
 
 def _stripped(value: Any, kind: str = "") -> Any:
@@ -164,6 +202,15 @@ def meaning_of(name: str, rules: str, observation: Observation) -> list[Any]:
     from fleet.host.scratch import Scratch
 
     require(observation.system, f"nftables/{name}")
+    wrong = escapes(rules)
+    if wrong:
+        raise HostError(
+            f"nftables/{name}",
+            "rules of this table alone",
+            wrong,
+            "write what stands between the table's braces",
+            "rules",
+        )
     with Scratch() as system:
         _stand_in(system, name, rules, observation)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fleet.host import ruleset
 from fleet.host.change import DELETE
+from fleet.host.pattern import any_matches
 from fleet.host.spec import ON_HOST, decode, spec
 
 TYPE_CHECKING = False
@@ -29,6 +30,12 @@ class Table:
 
     rules: Block = ""
 
+    def __post_init__(self) -> None:
+        """Refuse what leaves the table; the controller alone comes here."""
+        wrong = ruleset.escapes(self.rules)
+        if wrong:
+            raise ValueError(f"{wrong}; rules are what stands between the table's braces")
+
 
 SPEC = Table
 
@@ -42,6 +49,22 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
     """Return a table as intent would write it."""
     text = ruleset.listing(observation.system, name)
     return None if text is None else {"rules": ruleset.body(text)}
+
+
+#: Tables of the iptables programs, libvirt, firewalld and container engines.
+_OTHERS = ("filter", "nat", "mangle", "raw", "security", "broute")
+_THEIRS = ("libvirt*", "firewalld*", "docker*", "netavark*", "lxc*", "incus*", "kube*", "cali*")
+
+
+def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a table without what it has counted, None where a program made it for itself."""
+    family, table = ruleset.split(name)
+    if any_matches(table, _THEIRS) or (
+        family in ("ip", "ip6", "bridge", "arp") and table in _OTHERS
+    ):
+        return None
+    done = observation.system.run([ruleset.NFT, "-s", "list", "table", family, table], check=False)
+    return None if done.code else {"rules": ruleset.body(done.out)}
 
 
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:

@@ -30,7 +30,7 @@ CONFIG = """\
 Port {port}
 ListenAddress 127.0.0.1
 HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/client_key.pub
+AuthorizedKeysFile /run/authorized_keys
 StrictModes no
 UsePAM no
 PidFile none
@@ -50,6 +50,7 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /home
 mount -t tmpfs tmpfs /usr/local/bin
 mkdir /run/sshd
+cp {folder}/client_key.pub /run/authorized_keys
 mount --bind {folder}/users /etc/passwd
 sed 's/:.*/:*:19000:0:99999:7:::/' {folder}/users > /run/shadow
 chmod 600 /run/shadow
@@ -127,8 +128,6 @@ def a_host(folder: Path) -> Iterator[Host]:
     write_keys(folder, port)
     (folder / "users").write_text(USERS)
     (folder / "sshd_config").write_text(CONFIG.format(port=port, folder=folder))
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o011)
     script = SETUP.format(folder=folder)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=log, stderr=log)

@@ -102,7 +102,7 @@ def _delete_first(
     observation: Observation,
 ) -> None:
     name = steps.device
-    words = ", ".join(f"{key} {now.get(key)} → {fixed[key]}" for key in differing)
+    words = ", ".join(f"{key} {_said(now.get(key))} → {_said(fixed[key])}" for key in differing)
     freed = [
         "free:" + item["address"].partition("/")[0] for item in observation.addresses.get(name, [])
     ]
@@ -115,3 +115,9 @@ def _delete_first(
         reason=f"made again: only a new device can have {words}",
         provides=(f"absent:{name}", *freed),
     )
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)

@@ -41,15 +41,21 @@ def short(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def split(key: str) -> dict[str, str]:
+    """Return the parts of ``kind/name`` or ``namespace:kind/name``."""
+    kind, _, name = key.partition("/")
+    namespace, _, kind = kind.rpartition(":")
+    return {"namespace": namespace, "kind": kind, "name": name}
+
+
 def plan_of(case: dict[str, Any]) -> Plan:
     state = {"host": "host", **(case.get("state") or {})}
     state["resources"] = [
-        {"namespace": "", "kind": key.split("/", 1)[0], "name": key.split("/", 1)[1],
-         "spec": spec or {}}
+        {**split(key), "spec": spec or {}}
         for key, spec in (state.get("resources") or {}).items()
-    ]  # fmt: skip
+    ]
     entries = (case.get("ledger") or {}).items()
-    ledger = {key: Entry("", *key.split("/", 1), **entry) for key, entry in entries}
+    ledger = {key: Entry(**split(key), **entry) for key, entry in entries}
     observed: Any = Observed(case.get("observed") or {})
     return plan_from(decode_state(state), ledger, observed)
 

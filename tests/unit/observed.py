@@ -40,8 +40,11 @@ class Observed:
              "family": 4, "protocol": 3, "iif": None, "oif": None, "invert": False, **rule}
             for rule in words.get("rules") or ()
         ]  # fmt: skip
-        self.neighbours: list[Any] = []
-        self.fdb: list[Any] = []
+        self.neighbours = [{"state": 0x80, **each} for each in words.get("neighbours") or ()]
+        self.fdb = [
+            {"flags": 0, "state": 0x42, "master": None, "address": None, "port": 0, "vlan": 0, **each}
+            for each in words.get("fdb") or ()
+        ]
         self.management: list[dict[str, Any]] = []
         self.aliases: dict[str, str] = {}
         self.exists = True
@@ -67,7 +70,13 @@ class Observed:
         return self._sysctls.get(name)
 
     def at(self, namespace: str) -> Observed:
-        return self._spaces.setdefault(namespace, Observed({})) if namespace else self
+        if not namespace:
+            return self.root
+        if namespace not in self._spaces:
+            self._spaces[namespace] = Observed({"links": {"lo": {"up": False}}})
+            self._spaces[namespace].exists = False
+        self._spaces[namespace].root = self.root
+        return self._spaces[namespace]
 
 
 def _link(name: str, number: int, words: dict[str, Any]) -> dict[str, Any]:

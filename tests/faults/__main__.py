@@ -1,0 +1,105 @@
+"""``python -m tests.faults --runs N --seed S [--state FILE] [--jobs J] [--seconds T]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .places import draw
+from .run import References, Result, run
+from .world import keys
+
+_COUNTS = ("lockouts", "halves", "ports", "foreign")
+
+
+def last_line(results: dict[int, dict[str, Any]]) -> tuple[str, bool]:
+    """Return the figures as one line, and whether the four of them are zero."""
+    points = {each["point"] for each in results.values() if each["reached"]}
+    sums = [sum(1 for each in results.values() if each[name]) for name in _COUNTS]
+    line = (
+        f"{len(results)} runs, {len(points)} kill points: {sums[0]} lockouts, "
+        f"{sums[1]} half states, {sums[2]} lost ports, {sums[3]} foreign changes"
+    )
+    return line, not any(sums)
+
+
+def _read(path: Path, seed: int) -> dict[int, dict[str, Any]]:
+    """Return the runs of a seed that a state file holds; a torn last line is not counted."""
+    found = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                words = json.loads(line)
+            except ValueError:
+                continue
+            if words["seed"] == seed:
+                found[words["index"]] = words
+    return found
+
+
+def _say(index: int, result: Result) -> None:
+    if not result.good:
+        wrong = {name: getattr(result, name) for name in _COUNTS if getattr(result, name)}
+        text = f"{wrong} {result.notes}"[:1000]
+        print(f"run {index}: {result.point} -> {result.outcome}: {text}", flush=True)
+
+
+def main() -> int:
+    """Run what is left of the runs and print the figures; 0 only where all four are 0."""
+    parser = argparse.ArgumentParser(prog="tests.faults")
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--state", type=Path, default=None, help="where finished runs are kept")
+    parser.add_argument("--jobs", type=int, default=4, help="runs at a time; most of one is waiting")
+    parser.add_argument("--seconds", type=float, default=0, help="start no run after so long")
+    parser.add_argument("--only", type=int, default=None, help="this run alone, with its result")
+    words = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("needs root: hosts are namespaces")
+    path = words.state or Path(f".faults-{words.seed}.jsonl")
+    done = _read(path, words.seed) if words.only is None else {}
+    left = [index for index in range(words.runs) if index not in done]
+    if words.only is not None:
+        left = [words.only]
+    end = time.monotonic() + words.seconds if words.seconds else float("inf")
+    shown = time.monotonic()
+    with keys() as made, ThreadPoolExecutor(words.jobs) as pool, open(path, "a") as state:
+        references = References(made)
+        running: dict[Future[Result], int] = {}
+        waiting = iter(left)
+        while True:
+            while len(running) < words.jobs and time.monotonic() < end:
+                index = next(waiting, None)
+                if index is None:
+                    break
+                running[pool.submit(run, made, references, draw(words.seed, index))] = index
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                index = running.pop(future)
+                result = future.result()
+                line = {"seed": words.seed, "index": index, **asdict(result)}
+                done[index] = line
+                if words.only is None:
+                    state.write(json.dumps(line) + "\n")
+                    state.flush()
+                else:
+                    print(json.dumps(line, indent=1))
+                _say(index, result)
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                print(f"{len(done)} of {words.runs} runs", file=sys.stderr, flush=True)
+    text, good = last_line(done)
+    print(text)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Where faults strike: every named point of a transaction, and the system calls that write."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from fleet.host import crash
+
+from .scenarios import SCENARIOS
+
+#: Calls that write to the kernel or a disk, and how often a transaction may make them, about.
+SYSCALLS = {
+    "sendto": 60, "sendmsg": 60, "write": 40, "pwrite64": 16, "fdatasync": 16, "fsync": 14,
+    "rename": 10, "symlink": 1, "unlink": 10, "openat": 60, "mkdir": 3, "fallocate": 1,
+    "ftruncate": 4, "fork": 3, "clone": 3,
+}  # fmt: skip
+#: Errors that a call may meet, by call.
+ERRORS = {
+    "sendto": ("ENOBUFS", "EINTR"), "sendmsg": ("ENOBUFS", "EINTR"), "write": ("ENOSPC", "EIO"),
+    "pwrite64": ("ENOSPC", "EIO"), "fdatasync": ("EIO", "ENOSPC"), "fsync": ("EIO", "ENOSPC"),
+    "rename": ("ENOSPC", "EIO"), "symlink": ("ENOSPC", "EIO"), "unlink": ("EIO",),
+    "mkdir": ("ENOSPC",), "fallocate": ("ENOSPC",),
+}  # fmt: skip
+#: Actions at a point by the process that passes it, and those that anybody may do meanwhile.
+PROCESS = (
+    "kill", "kill-watchdog", "kill-watchdogs", "kill-helper-and-watchdog", "kill-everything",
+    "stop", "stop-watchdog", "stop-watchdogs", "cut",
+)  # fmt: skip
+AROUND = (
+    "block-new", "block-all", "second-controller", "fill", "cut-journal", "flip-journal",
+    "flip-snapshot", "hand-rule", "hand-route", "hand-address", "hand-neighbour", "hand-sysctl",
+    "hand-alias", "forge-confirm", "revert",
+)  # fmt: skip
+RAISES = ("ENOSPC", "EIO", "EBUSY", "ENODEV", "ENOBUFS", "EINTR")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: where, what, and on which host; ``seed`` decides what is left open."""
+
+    scenario: str
+    place: str
+    action: str
+    seed: int = 0
+    #: Whether the controller confirms where it can.
+    confirms: bool = True
+
+    @property
+    def point(self) -> str:
+        """The kill point that it is counted as."""
+        return f"{self.scenario} {self.place} {self.action}"
+
+
+def points(scenario: str) -> list[str]:
+    """Return the named points of a scenario; what the host reads between has none."""
+    changes = SCENARIOS[scenario].changes
+    found = ["plan.before", "plan.after"]
+    for name in crash.POINTS:
+        if "revert.round.*" in name:
+            found += [name.replace("*", str(index)) for index in range(2)]
+        elif "persist.file.*" in name:
+            found += [name.replace("*", str(index)) for index in range(3)]
+        elif "*" in name:
+            found += [name.replace("*", str(index)) for index in range(changes)]
+        else:
+            found.append(name)
+    return found
+
+
+def _raises(place: str) -> tuple[str, ...]:
+    if place.startswith("apply.change") and place.endswith("before"):
+        return RAISES
+    if place.startswith(("journal.", "prepare.", "persist.file")) and "after" not in place:
+        return ("ENOSPC", "EIO")
+    return ()
+
+
+def _confirms(place: str, dice: random.Random) -> bool:
+    if place.startswith(("confirm", "persist", "journal.CONFIRMED", "journal.PERSISTING",
+                         "journal.COMMITTED")):
+        return True
+    if place.startswith(("revert", "journal.REVERT")):
+        return False
+    return dice.random() < 0.7
+
+
+def draw(seed: int, index: int) -> Fault:
+    """Return the fault of a run: the same for the same seed and index, always."""
+    dice = random.Random(f"{seed}/{index}")
+    scenario = dice.choice(sorted(SCENARIOS))
+    number = dice.randrange(1 << 30)
+    if dice.random() < 0.3:
+        call = dice.choice(sorted(SYSCALLS))
+        when = dice.randint(1, SYSCALLS[call])
+        action = dice.choice(("KILL", "KILL", "KILL", *ERRORS.get(call, ())))
+        return Fault(scenario, f"{call}#{when}", action, number, dice.random() < 0.5)
+    place = dice.choice(points(scenario))
+    if place.startswith("plan."):
+        action = dice.choice([each for each in AROUND if each.startswith("hand")])
+    else:
+        own = _raises(place)
+        group = dice.choice([PROCESS, AROUND, *([own] if own else [])])
+        action = dice.choice(group)
+    return Fault(scenario, place, action, number, _confirms(place, dice))

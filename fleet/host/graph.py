@@ -105,7 +105,9 @@ def _key(
     own = bool(management) and any(device in management for device in change.touches)
     early = own if at in (_ADDRESS_OUT, _ROUTE) else not own
     order_of_kind = rank.get(change.kind, 50)
-    return at, 0 if early else 1, -order_of_kind if at in (_GONE, _SPACE_GONE) else order_of_kind, index
+    if at in (_GONE, _SPACE_GONE):
+        order_of_kind = -order_of_kind
+    return at, 0 if early else 1, order_of_kind, index
 
 
 def _one_cycle(changes: list[Change], waiting: list[set[int]]) -> list[Change]:

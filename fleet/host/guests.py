@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from fleet.host.system import path_of_namespace
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -44,6 +46,24 @@ def holders(system: System, links: dict[str, Words]) -> dict[str, list[Words]]:
             # elsewhere: the kernel takes it off with the last descriptor.
             if near or links[device]["carrier"]:
                 found.setdefault(device, []).append(words)
+    return found
+
+
+def inhabitants(system: System) -> list[str]:
+    """Return the processes that run in a namespace as ``command (pid)``; none where it is gone."""
+    try:
+        own = os.stat(path_of_namespace(system.namespace)).st_ino
+    except OSError:
+        return []
+    proc, found = system.root + "/proc", []
+    for pid in sorted(os.listdir(proc)):
+        if not pid.isdigit():
+            continue
+        try:
+            if os.stat(f"{proc}/{pid}/ns/net").st_ino == own:
+                found.append(f"{_words(proc, pid)['command']} ({pid})")
+        except OSError:
+            continue  # it has ended meanwhile
     return found
 
 

@@ -205,6 +205,13 @@ class Observation:
             found = self._parts["holders"] = guests.holders(self.system, self.links)
         return found
 
+    @property
+    def inhabitants(self) -> list[str]:
+        """The processes that run in this namespace, as ``command (pid)``; read at each asking."""
+        from fleet.host import guests
+
+        return guests.inhabitants(self.system)
+
     def sysctl(self, name: str) -> str | None:
         """Return a key's value as /proc shows it; None where this kernel has no such key."""
         if not self.exists:

@@ -261,10 +261,9 @@ def _drop_what_goes_along(draft: Draft) -> None:
     """An entry on a device that the plan deletes goes with it."""
     gone = draft.gone()
     for change in list(draft.changes):
-        on_device = change.kind not in registry.DEVICES and change.touches[:1]
-        if on_device and change.action == "update" and change.after is None:
-            if change.touches[0] in gone:
-                draft.drop(change)
+        on_device = change.kind not in registry.DEVICES and change.action == "update"
+        if on_device and change.after is None and gone.keys() & set(change.touches[:1]):
+            draft.drop(change)
 
 
 def _check_devices(draft: Draft) -> None:

@@ -88,7 +88,7 @@ def _keeping(wanted: Link, observation: Observation, name: str) -> Link:
         for item in encode(kept["addresses"] or ())
     ]
     kept["routes"] = [
-        {("from_" if key == "from" else key.replace("-", "_")): value for key, value in item.items()}
+        {"from_" if key == "from" else key.replace("-", "_"): item[key] for key in item}
         for item in encode(kept["routes"] or ())
     ]
     return decode(Link, kept)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from namespaces import Space, space, sh
+from namespaces import Space, sh, space
 
 pytestmark = [
     pytest.mark.kernel,
@@ -33,7 +33,7 @@ def entries(host: Space, device: str) -> list[tuple[str, str | None]]:
     return sorted(
         (each["mac"], each.get("dst"))
         for each in found
-        if each["state"] in ("static", "permanent") and (each.get("dst") or each["state"] == "static")
+        if each["state"] == "static" or (each["state"] == "permanent" and each.get("dst"))
     )
 
 
@@ -70,7 +70,8 @@ def test_create_change_delete(host: Space) -> None:
 def test_adopt_release_and_revert(host: Space) -> None:
     """An entry that was there stays when intent lets go; a revert is exact."""
     host.roll(BASE)
-    sh("bridge", "-n", host.name, "fdb", "add", "52:54:00:00:00:07", "dev", "e0", "master", "static")
+    words = ("fdb", "add", "52:54:00:00:00:07", "dev", "e0", "master", "static")
+    sh("bridge", "-n", host.name, *words)
     state = {**BASE, "fdb/e0": {"entries": [{"macaddress": "52:54:00:00:00:07"}]}}
     assert host.roll(state).changes == ()
     host.goes_back({

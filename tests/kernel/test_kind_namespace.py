@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from namespaces import Space, space, sh, until
+from namespaces import Space, sh, space, until
 
 from fleet.host.plan import allowed
 
@@ -135,7 +135,11 @@ def test_reverts(host: Space, names: tuple[str, str]) -> None:
     host.goes_back(guests(*names), *names)
     host.roll(guests(*names))
     until(lambda: all(host.link(name)["operstate"] == "UP" for name in ("br1", "br2")))
-    until(lambda: all("fe80" in sh("ip", "-n", host.name, "-6", "addr", "show", n) for n in ("br1", "br2")))
+
+    def addressed(name: str) -> bool:
+        return "fe80" in sh("ip", "-n", host.name, "-6", "addr", "show", "dev", name)
+
+    until(lambda: addressed("br1") and addressed("br2"))
     inside(names[0]).run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     inside(names[0]).ip("link add m0 type veth peer name m1")
     inside(names[0]).run("nft", "add table ip other")

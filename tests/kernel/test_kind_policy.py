@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from namespaces import Space, space, connect
+from namespaces import Space, connect, space
 
 pytestmark = [
     pytest.mark.kernel,
@@ -94,10 +94,13 @@ def test_anti_spoofing(guests: Guests) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "size"),
-    [({"packets": "20/second", "burst": 10}, 100), ({"bytes": "20 kbytes/second", "burst": 10000}, 1000)],
+    [
+        ({"packets": "20/second", "burst": 10}, 100),
+        ({"bytes": "20 kbytes/second", "burst": 10000}, 1000),
+    ],
 )
 def test_rate_limits(guests: Guests, limit: dict[str, Any], size: int) -> None:
-    """What a guest sends beyond its packets or bytes a second is dropped; another is not touched."""
+    """What a guest sends beyond its rate is dropped; another guest is not touched."""
     guests.host.roll({"policy/rate": {"limits": [limit]}})
     assert guests.reaches(1, 2)
     with guests.spaces[1].system.enter():
@@ -123,7 +126,8 @@ def test_rate_limits(guests: Guests, limit: dict[str, Any], size: int) -> None:
 def test_who_else_rejects(host: Space) -> None:
     """Where another table's forward hook may reject an allowed pair, the plan says so."""
     host.run("nft", "add table bridge other")
-    host.run("nft", "add chain bridge other f { type filter hook forward priority 10; policy drop; }")
+    chain = "{ type filter hook forward priority 10; policy drop; }"
+    host.run("nft", f"add chain bridge other f {chain}")
     pair = {"isolate": True, "allow": [["198.18.0.1", "198.18.0.2"]]}
     plan = host.plan({"policy/all": pair})
     assert "table bridge other" in plan.changes[0].reason

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from namespaces import Space, space, sh
+from namespaces import Space, sh, space
 
 from fleet.host.plan import allowed
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from namespaces import Space, space, connect, sh
+from namespaces import Space, connect, sh, space
 
 pytestmark = [
     pytest.mark.kernel,
@@ -60,7 +60,7 @@ def test_create_change_delete(host: Space) -> None:
 
 
 def test_traffic(host: Space) -> None:
-    """Two hosts ping each other through their VXLANs, each sending to the other by a static entry."""
+    """Two hosts ping each other through their VXLANs by static entries."""
     with space() as other:
         connect(host, "e0", other, "e0")
         for number, here in ((1, host), (2, other)):

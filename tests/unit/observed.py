@@ -42,12 +42,14 @@ class Observed:
         ]  # fmt: skip
         self.neighbours = [{"state": 0x80, **each} for each in words.get("neighbours") or ()]
         self.fdb = [
-            {"flags": 0, "state": 0x42, "master": None, "address": None, "port": 0, "vlan": 0, **each}
+            {"flags": 0, "state": 0x42, "master": None, "address": None, "port": 0, "vlan": 0}
+            | each
             for each in words.get("fdb") or ()
         ]
         self.management: list[dict[str, Any]] = []
         self.aliases: dict[str, str] = {}
         self.exists = True
+        self.inhabitants = words.get("processes") or []
         self.root = self
         self.namespaces = sorted(words.get("namespaces") or {})
         self._sysctls = words.get("sysctls") or {}

@@ -5,13 +5,10 @@ A namespace with a process in it is that process's network: deleting it cannot b
 
 from __future__ import annotations
 
-import os
-
 from fleet.host.change import CREATE, DELETE, HostError
 from fleet.host.observation import HOST
 from fleet.host.spec import spec
 from fleet.host.steps import Steps
-from fleet.host.system import path_of_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +71,7 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
             f"move them out first: ip -n {entry.name} link set {nics[0]} netns 1",
         )
     held = [holder["guest"] for each in inside.holders.values() for holder in each]
-    users = [*processes(observation.system, entry.name), *held]
+    users = [*inside.inhabitants, *held]
     pairs = []
     for name, link in inside.links.items():
         if link["kind"] == "veth":
@@ -95,36 +92,19 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
     return steps.changes
 
 
-def processes(system: System, name: str) -> list[str]:
-    """Return the processes in a namespace as ``command (pid)``."""
-    try:
-        own = os.stat(path_of_namespace(name)).st_ino
-    except OSError:
-        return []
-    found = []
-    for pid in os.listdir(f"{system.root}/proc"):
-        if not pid.isdigit():
-            continue
-        try:
-            if os.stat(f"{system.root}/proc/{pid}/ns/net").st_ino == own:
-                command = system.read(f"/proc/{pid}/comm") or "?"
-                found.append(f"{command.strip()} ({pid})")
-        except OSError:
-            continue  # it has ended meanwhile
-    return found
-
-
 def apply(system: System, change: Change) -> None:
     """Make or delete a namespace, or bring its loopback device up."""
+    from fleet.host.guests import inhabitants
     from fleet.host.spaces import IP, delete_namespace, make_namespace
 
     name = change.name
     if change.action == DELETE:
-        if change.impact != "drain" and processes(system, name):
+        users = [] if change.impact == "drain" else inhabitants(system.at(name))
+        if users:
             raise HostError(
                 change.key,
                 "no process in the namespace",
-                ", ".join(processes(system, name)[:5]),
+                ", ".join(users[:5]),
                 "end them, or allow the deletion by name",
             )
         delete_namespace(system, name)

@@ -20,6 +20,7 @@ app = new_app()
     """
     fleet observe hv-r3-1
     fleet observe hv-r3-1 --kind bridge --kind veth --json
+    fleet observe hv-r3-1 --as-intent             a host that exists, as intent
     """,
 )
 def observe(
@@ -40,9 +41,21 @@ def observe(
             show_default=False,
         ),
     ] = (),  # type: ignore[assignment]
+    as_intent: Annotated[
+        bool,
+        typer.Option(
+            "--as-intent",
+            help="Lean: only what somebody configured, ready for the host's data in the inventory.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a host's network as it is, in the words an intent would use. Changes nothing."""
+    if as_intent:
+        from fleet.cli.adopting import show_intent
+
+        show_intent(how, host, kind, as_json)
+        return
     from fleet.cli.reading import show_observation
 
     show_observation(how, host, kind, as_json)

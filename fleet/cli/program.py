@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "intent": ("intent", "Show a host's merged intent, or validate everything."),
         "schema": ("schema", "Print the JSON Schema of the intent, for editors."),
         "observe": ("observe", "Show a host's network as an intent would write it."),
+        "adopt": ("adopt", "Write hosts that already run into the inventory."),
         "run": ("run", "Run one of the project's Nornir tasks."),
     },
     "Projects and labs": {

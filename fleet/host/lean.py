@@ -32,7 +32,7 @@ MADE_BY_OTHERS = (
 )  # fmt: skip
 #: include/uapi/linux/netdevice.h, NET_ADDR_SET: a MAC address that somebody gave.
 GIVEN = 3
-#: What a kernel starts with, of the keys a hypervisor's administrator changes by hand.
+#: What a new namespace starts with, of the keys that are changed by hand.
 SYSCTLS = {
     "net.ipv4.ip_forward": "0", "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.all.arp_ignore": "0", "net.ipv4.conf.all.arp_announce": "0",
@@ -99,7 +99,8 @@ def space(observation: Observation, patterns: tuple[str, ...]) -> Words:
             if form is None:
                 continue
             if entry.device:
-                form = _device(form, observation, name, name in given)
+                own_mac = name in given and entry.kind != "ethernet"
+                form = _device(form, observation, name, own_mac)
             own = getattr(kind, "lean", None)
             if own is not None:
                 form = own(form, observation, name)
@@ -124,21 +125,22 @@ def space(observation: Observation, patterns: tuple[str, ...]) -> Words:
 
 
 def _names(entry: registry.Entry, kind: Any, observation: Observation) -> list[str]:
-    names: list[str] = kind.names(observation)
     if entry.kind != "ethernet":
+        names: list[str] = kind.names(observation)
         return names
-    links = observation.links
-    real = [name for name in names if not links[name]["kind"]]
-    # On a machine, an end of a veth that leads out is a container's; a host that is itself a
-    # namespace has no other NICs.
-    ends = [
-        name
-        for name in names
-        if links[name]["kind"] == "veth" and not observation.peer(links[name])[1]
-    ]
     lo = observation.addresses.get("lo", ())
     own = [a for a in lo if not foreign_address(a) and a["address"] not in _LOCAL]
-    return sorted([*(real or ends), *(["lo"] if own else [])])
+    return [*(["lo"] if own else []), *nics(observation)]
+
+
+def nics(observation: Observation) -> list[str]:
+    """Return the NICs of a namespace: on a machine, no end of a veth; those are containers'."""
+    kind: Any = registry.load("ethernet")
+    names: list[str] = kind.names(observation)
+    links = observation.links
+    real = [name for name in names if not links[name]["kind"]]
+    # A host that is itself a namespace has no other NICs than ends of veths that lead out.
+    return real or [name for name in names if not observation.peer(links[name])[1]]
 
 
 def _device(form: Words, observation: Observation, name: str, given: bool) -> Words:
@@ -148,8 +150,7 @@ def _device(form: Words, observation: Observation, name: str, given: bool) -> Wo
     if name == "lo":
         return {"addresses": [a for a in _addresses(form, observation, name) if a not in _LOCAL]}
     burnt = link.get("perm_mac")
-    changed = bool(burnt) and burnt != link["mac"] if not link["kind"] else given
-    if not changed:
+    if not given and (not burnt or burnt == link["mac"]):
         form.pop("macaddress", None)
     addresses = _addresses(form, observation, name)
     form.pop("addresses", None)
@@ -196,12 +197,15 @@ def attributes(observation: Observation, names: list[str], attribute: str) -> di
 
 
 def _sysctls(observation: Observation) -> dict[str, str]:
-    names = [] if observation.namespace else _written_keys(observation.system.root)
+    """Return what an administrator set: on the host what files say, for libvirt and container
+    engines write the same keys without one; in a namespace, which has no files, what differs."""
+    inside = observation is not observation.root
+    names = SYSCTLS if inside else _written_keys(observation.system.root)
     found: dict[str, str] = {}
-    for name in dict.fromkeys([*SYSCTLS, *names]):
+    for name in names:
         value = observation.sysctl(name)
         value = None if value is None else " ".join(value.split())
-        if value and (name in names or value != SYSCTLS[name]):
+        if value and not (inside and value == SYSCTLS[name]):
             found[name] = value
     return found
 
@@ -223,7 +227,7 @@ def _written_keys(root: str) -> list[str]:
                     key = key.strip().lstrip("-")
                     if equals and not key.startswith(("#", ";")) and "*" not in key:
                         keys.append(key)
-    return [key for key in keys if key.startswith(("net.", "net/"))]
+    return [key for key in dict.fromkeys(keys) if key.startswith(("net.", "net/"))]
 
 
 def _plain(form: Any) -> Any:

@@ -206,6 +206,20 @@ class Engine:
         results = await self.read("observe", names, kinds=tuple(kinds))
         return Observed(host, results.values.get(host) or {}, results.troubles.get(host))
 
+    async def observe_lean(self, ignore: Mapping[str, Sequence[str]]) -> dict[str, Observed]:
+        """Return hosts as lean intent, each with its spaces (``fleet.host.lean``) as resources.
+
+        ``ignore`` says for each host which names are somebody else's.
+        """
+        names = Selection(hosts=tuple(ignore)).names(self.inventory)
+        self.parts(dict.fromkeys(names))
+        lean = {name: tuple(patterns) for name, patterns in ignore.items()}
+        results = await self.read("observe", names, lean=lean)
+        return {
+            name: Observed(name, results.values.get(name) or {}, results.troubles.get(name))
+            for name in names
+        }
+
     async def confirm(
         self, transaction: str, selection: Selection | None = None
     ) -> dict[str, HostOutcome]:

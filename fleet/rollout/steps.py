@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fleet.errors import HelperError
@@ -65,12 +66,19 @@ async def audit(part: Part) -> Plan:
     return part.plan
 
 
-async def observe(part: Part, kinds: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Ask the host for everything on it, as an intent would write it."""
-    fields = {"kinds": list(kinds)} if kinds else {}
+async def observe(
+    part: Part, kinds: tuple[str, ...] = (), lean: Mapping[str, tuple[str, ...]] | None = None
+) -> dict[str, Any]:
+    """Ask the host for everything on it, as an intent would write it.
+
+    ``lean`` asks for what somebody configured alone; it holds, by host, what to ignore.
+    """
+    fields: dict[str, Any] = {"kinds": list(kinds)} if kinds else {}
+    if lean is not None:
+        fields = {"lean": True, "ignore": list(lean.get(part.name, ()))}
     async with part.visit(), part.phase("observe", READING):
         reply = await part.call("observe", **fields)
-    found = reply.get("resources")
+    found = reply.get("resources" if lean is None else "spaces")
     if not isinstance(found, dict):
         raise Ended(words.FAILED, "the host's observation makes no sense")
     return found

@@ -113,10 +113,10 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
 
 def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
     """Return a bridge's form without defaults and guests' ports, with the costs somebody set."""
-    from fleet.host.lean import attributes, without
+    from fleet.host.lean import attributes, nics, without
 
-    links = observation.links
-    ports = [port for port in form["interfaces"] if not _guest(observation, port)]
+    links, own = observation.links, nics(observation)
+    ports = [port for port in form["interfaces"] if port in own or not _guest(observation, port)]
     form = {**form, "interfaces": ports}
     flags = {port: form["ports"][port] for port in ports if port in form["ports"]}
     speeds = attributes(observation, ports, "speed")

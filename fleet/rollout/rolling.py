@@ -204,6 +204,9 @@ async def _state_before(engine: Engine, past: PastRun, name: str) -> Mapping[str
         return store.state(digest) if digest else None, store.state(host.state_digest)
 
     earlier, own = await engine.record().do(find)
+    changes = resuming.plan_of(host).changes if host.plan else ()
+    if earlier and own and not undo.was_in(earlier[0], own[0], changes):
+        earlier = None
     found = earlier or own
     if found is None:
         raise UsageError(f"the record does not have the state of {name} before run {past.id}")
@@ -215,5 +218,5 @@ async def _state_before(engine: Engine, past: PastRun, name: str) -> Mapping[str
             f"{past.revision or 'the run'} and roll that out"
         )
     if earlier is None:
-        return undo.before(state, resuming.plan_of(host).changes)
+        return undo.before(state, changes)
     return dict(state)

@@ -1,8 +1,9 @@
 """The state to go back to: what a host had before a run.
 
 It is the state that the record says the host last committed before the run. Where the run was
-fleet's first on that host, it is the run's own state with every change of its plan taken back:
-the plan has the value each change started from.
+fleet's first on that host, or found it elsewhere (drifted, or made anew under the same name), it
+is the run's own state with every change of its plan taken back: the plan has the value each
+change started from.
 """
 
 from __future__ import annotations
@@ -27,8 +28,36 @@ def before(state: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any
         elif change.key in resources:
             spec = resources[change.key].setdefault("spec", {})
             _take_back(spec, change)
+        if change.what == "routes" and isinstance(change.before, Mapping):
+            _give_back(resources.values(), change)
     old["resources"] = list(resources.values())
     return old
+
+
+def _give_back(resources: Iterable[dict[str, Any]], change: Change) -> None:
+    """Put a route that moved here back into the routes of the device it was on."""
+    route = {key: value for key, value in change.before.items() if key != "dev"}
+    device = change.before.get("dev")
+    for each in resources:
+        if device and (each.get("namespace", ""), each["name"]) == (change.namespace, device):
+            spec = each.setdefault("spec", {})
+            if not any(_same(entry, route) for entry in spec.get("routes") or ()):
+                spec["routes"] = [*(spec.get("routes") or ()), route]
+
+
+def was_in(
+    earlier: Mapping[str, Any], state: Mapping[str, Any], changes: Iterable[Change]
+) -> bool:
+    """Return whether a plan towards ``state`` started from a host that was in ``earlier``."""
+    old = {_key(each): each.get("spec") or {} for each in earlier.get("resources") or []}
+    new = {_key(each): each.get("spec") or {} for each in state.get("resources") or []}
+    for change in changes:
+        if not change.what and change.action in (CREATE, DELETE):
+            if (change.action == CREATE) == (change.key in old):
+                return False
+        elif change.key in old and old[change.key] == new.get(change.key):
+            return False
+    return True
 
 
 def _key(resource: Mapping[str, Any]) -> str:

@@ -315,3 +315,36 @@ def test_changes_are_taken_back_from_a_state() -> None:
     }
     assert old["resources"][1]["spec"] == {"peer": "old1"}
     assert spec["mtu"] == 9000
+
+
+def test_a_route_that_moved_goes_back_to_its_device() -> None:
+    """The route of a NIC that became a bridge's port is the NIC's again."""
+    route = {"to": "default", "via": "198.18.0.254"}
+    state = {
+        "host": "h",
+        "resources": [
+            {"namespace": "", "kind": "ethernet", "name": "eno1", "spec": {"routes": []}},
+            {"namespace": "", "kind": "bridge", "name": "br0", "spec": {"routes": [route]}},
+        ],
+    }
+    changes = [
+        Change(kind="bridge", name="br0", action="create", after={}),
+        Change(kind="ethernet", name="eno1", what="addresses", before="198.18.0.1/24"),
+        Change(
+            kind="bridge", name="br0", what="routes", before={**route, "dev": "eno1"}, after=route
+        ),
+    ]
+    (old,) = undo.before(state, changes)["resources"]
+    assert old["name"] == "eno1"
+    assert old["spec"] == {"routes": [route], "addresses": "198.18.0.1/24"}
+
+
+def test_a_host_that_was_elsewhere_does_not_go_back_to_what_it_last_committed() -> None:
+    """A plan that makes what the earlier state had, or mends it, began somewhere else."""
+    br0 = {"namespace": "", "kind": "bridge", "name": "br0", "spec": {"mtu": 9000}}
+    earlier, state = {"resources": [br0]}, {"resources": [{**br0, "spec": {"mtu": 4000}}]}
+    mtu = Change(kind="bridge", name="br0", what="mtu", before=9000, after=4000)
+    assert undo.was_in(earlier, state, [mtu])
+    assert not undo.was_in(earlier, earlier, [mtu])
+    assert not undo.was_in(earlier, state, [Change(kind="bridge", name="br0", action="create")])
+    assert not undo.was_in(state, {"resources": []}, [Change(kind="tap", name="t", action="delete")])

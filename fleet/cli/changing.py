@@ -14,7 +14,7 @@ from fleet.cli.say import print_json
 from fleet.cli.work import Work, finish, work_of, work_of_run
 from fleet.errors import UsageError
 from fleet.progress import Progress
-from fleet.report.run import run_json, run_line, run_text
+from fleet.report.run import Row, run_json, run_line, run_text
 from fleet.report.text import clean, counted, listed, paint_for
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def roll_out(scope: Scope, plan_file: Path | None, wishes: Wishes) -> int:
         # Hosts that could not be asked are no reason to begin a run: nothing would change.
         code = exit_of(plans)
         if wishes.as_json:
-            print_json("rollout", {}, code, run="", stopped="")
+            hosts = {host: run_json(_without_run(each)) for host, each in plans.items()}
+            print_json("rollout", hosts, code, run="", stopped="")
         return code
     if not wishes.yes and not _agreed(plans, work):
         print("nothing was changed", file=sys.stderr)
@@ -82,6 +83,15 @@ def roll_out(scope: Scope, plan_file: Path | None, wishes: Wishes) -> int:
         run = finish(_roll_out(work, wishes, reviewed or plans, progress))
     code = report(run, "rollout", wishes.as_json, scope.verbose)
     return interrupted(run, progress) if progress.at_once else code
+
+
+def _without_run(each: HostPlan) -> Row:
+    """Return what a host is that no run was begun for."""
+    if each.trouble is not None:
+        told = each.trouble
+        return Row(each.host, told.kind, message=told.message, problems=told.problems)
+    problems = each.plan.problems if each.plan else ()
+    return Row(each.host, "refused" if problems else "unchanged", problems=problems)
 
 
 def report(run: Run, command: str, as_json: bool, verbose: bool) -> int:

@@ -131,25 +131,31 @@ def test_management_moves_into_a_bridge_and_back(world: World) -> None:
 
 
 def test_a_reviewed_plan_is_what_runs(world: World, tmp_path: Path) -> None:
-    """--plan runs the plan of the file, though the intent has moved on since."""
+    """--plan runs the plan of the file and nothing else, on the hosts of the file."""
     plan = str(tmp_path / "reviewed.plan")
     world.intend("hv1", bridges=bridge())
+    world.intend("hv2", bridges=bridge())
     world.fleet("plan", "--host", "hv1", "--out", plan, expect=3)
-    world.intend("hv1", bridges=bridge(mtu=1300))
-    world.roll("--plan", plan)
+    ran = world.roll("--plan", plan, "--json")
+    assert world.outcomes(ran) == {"hv1": "committed"}
     assert world.links("hv1")["br0"]["mtu"] == 1400
     assert "br0" not in world.links("hv2")
 
 
-def test_a_plan_that_is_stale_is_refused(world: World, tmp_path: Path) -> None:
-    """A host that has moved since its plan was reviewed refuses it, and nothing changes."""
+@pytest.mark.parametrize("moved", ["host", "intent"])
+def test_a_plan_that_is_stale_is_refused(world: World, tmp_path: Path, moved: str) -> None:
+    """A plan whose host or intent has moved since it was reviewed is refused; nothing changes."""
     plan = str(tmp_path / "reviewed.plan")
     world.intend("hv1", bridges=bridge())
     world.fleet("plan", "--host", "hv1", "--out", plan, expect=3)
-    world.run("hv1", "ip", "link", "set", "eno2", "mtu", "1450")
+    if moved == "host":
+        world.run("hv1", "ip", "link", "set", "eno2", "up")
+    else:
+        world.intend("hv1", bridges=bridge(mtu=1300))
     before = world.picture("hv1")
     refused = world.fleet("rollout", "--plan", plan, "--yes", "--json", expect=1)
     assert world.outcomes(refused) == {"hv1": "refused"}
+    assert "stale" in refused.json["hosts"]["hv1"]["message"]
     assert world.picture("hv1") == before
 
 

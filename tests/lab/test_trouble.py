@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ LOCK_OUT: dict[str, Any] = {"eno1": {"routes": [DEFAULT, NOWHERE]}}
 
 
 def test_a_host_that_is_cut_off_puts_itself_back(world: World) -> None:
-    """A change that locks out is taken back by the host: exit 4, all as before, no second victim."""
+    """A change that locks out is taken back: exit 4, all as before, no second victim."""
     for host in world.addresses:
         world.intend(host, ethernets=LOCK_OUT, bridges={"br0": BRIDGE})
     before = {host: world.picture(host) for host in world.addresses}
@@ -46,7 +47,7 @@ def test_a_default_route_into_nowhere_is_taken_back(world: World) -> None:
 
 
 def test_the_controller_is_killed_while_a_host_is_armed(world: World) -> None:
-    """A controller killed at its worst moment: the host goes back alone, and a rerun goes through."""
+    """A controller killed at its worst moment: the host goes back alone, a rerun goes through."""
     world.intend("hv1", ethernets=LOCK_OUT)
     before = world.picture("hv1")
     process = world.start("rollout", "--host", "hv1", "--yes", "--confirm-timeout", "12")
@@ -76,12 +77,12 @@ def _in_soak(world: World) -> Any:
 
 
 def test_a_killed_rollout_is_resumed(world: World) -> None:
-    """A rollout killed between its waves goes on with --resume: what was committed is left alone."""
+    """A rollout killed between its waves goes on with --resume, with the hosts that are left."""
     process = _in_soak(world)
     process.kill()
     process.communicate()
     run = world.fleet("history", "--json").json["runs"][0]["run"]
-    ran = world.fleet("rollout", "--resume", run, "--yes", "--json")
+    ran = world.fleet("rollout", "--resume", run, "--soak", "0", "--yes", "--json")
     assert world.outcomes(ran)["hv2"] == "committed"
     for host in world.addresses:
         assert world.held(host, "br0") == ["10.7.0.1/24"]
@@ -102,19 +103,34 @@ def test_ctrl_c_stops_before_the_next_wave(world: World) -> None:
     assert states <= {"COMMITTED"}
 
 
-def test_away_and_refused_are_told_apart(world: World) -> None:
-    """A host without sshd is unreachable, one that is not ready is refused; neither is changed."""
+def test_away_and_refused_are_told_apart(world: World, tmp_path: Path) -> None:
+    """A host without sshd is unreachable, one whose plan is stale refuses; neither is changed."""
+    plan = str(tmp_path / "reviewed.plan")
     for host in world.addresses:
         world.intend(host, bridges={"br0": BRIDGE})
+    world.fleet("plan", "--out", plan, expect=3)
     world.run("hv1", "sh", "-c", "kill $(cat /run/sshd.pid)")
-    world.run("hv2", "mount", "--bind", "/dev/null", "/usr/sbin/ip", check=False)
-    world.run("hv2", "sh", "-c", "mount -t tmpfs -o ro none /var/lib")
-    ran = world.roll("--max-failures", "5", "--canary", "0", "--json", expect=1)
-    outcomes = world.outcomes(ran)
-    assert outcomes == {"hv1": "unreachable", "hv2": "refused"}, ran
+    world.run("hv2", "ip", "link", "set", "eno2", "up")
+    argv = ("--plan", plan, "--max-failures", "5", "--canary", "0", "--json")
+    ran = world.roll(*argv, expect=1)
+    assert world.outcomes(ran) == {"hv1": "unreachable", "hv2": "refused"}
     assert "br0" not in world.links("hv1")
-    audited = world.fleet("audit", "--host", "hv1", "--json", expect=1)
-    assert audited.json["hosts"]["hv1"]["error"]["kind"] == "unreachable"
+    assert "br0" not in world.links("hv2")
+
+
+def test_why_a_host_cannot_be_asked(world: World) -> None:
+    """No sshd, no permission, a disk that cannot be written: each is said as what it is."""
+    world.run("hv1", "sh", "-c", "kill $(cat /run/sshd.pid)")
+    world.run("hv2", "rm", "/root/.ssh/authorized_keys")
+    hosts = world.roll("--json", expect=1).json["hosts"]
+    assert hosts["hv1"]["outcome"] == hosts["hv2"]["outcome"] == "unreachable"
+    assert "connection refused" in hosts["hv1"]["message"]
+    assert "login refused for root" in hosts["hv2"]["message"]
+    world.run("hv1", "/usr/sbin/sshd")
+    until(lambda: world.logs_in("hv1"))
+    world.run("hv1", "mount", "-t", "tmpfs", "-o", "ro", "none", "/var/lib")
+    hosts = world.roll("--host", "hv1", "--json", expect=1).json["hosts"]
+    assert "Read-only file system" in hosts["hv1"]["message"]
 
 
 def test_a_host_that_does_not_answer_costs_its_own_row(world: World) -> None:
@@ -167,7 +183,7 @@ def test_a_changed_host_key_is_refused(world: World) -> None:
 
 
 def test_secrets_are_in_no_log_and_no_record(world: World) -> None:
-    """What the inventory holds besides the intent is in no output, no record and no host's files."""
+    """What the inventory holds besides intent is in no output, no record, no host's files."""
     secret = "correct-horse-battery-staple"
     world.intend("hv1", bridges={"br0": BRIDGE})
     world.hosts["hv1"]["data"]["bmc"] = {"password": secret}

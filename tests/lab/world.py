@@ -179,7 +179,8 @@ class World:
         """Return all that a change could leave behind: links, addresses, routes, rules, ports."""
         links = self.ip(host, "addr show")
         for link in links:
-            for key in ("ifindex", "operstate"):
+            # A device that was up once has another queue for nothing (net/sched/sch_generic.c).
+            for key in ("ifindex", "operstate", "qdisc"):
                 link.pop(key, None)
             link["linkinfo"] = {
                 key: value

@@ -178,11 +178,17 @@ class Hypervisor:
         )
         return _without_noise(self.sh("sh", "-c", script))
 
-    def settles_as(self, before: Any) -> bool:
-        """Whether the host is as before once the kernel has said so: operational states follow
-        within a second (net/core/link_watch.c)."""
-        until(lambda: bool(self.kernel() == before), 3.0)
-        return True
+    def settled(self) -> bool:
+        """Whether the kernel has finished with the NICs it was given: carriers and link-local
+        addresses come a moment after a link is set up, and a picture taken before them is wrong."""
+        links = json.loads(self.ip("-j address show up"))
+        return all(
+            link["operstate"] in ("UP", "UNKNOWN")
+            and "NO-CARRIER" not in link["flags"]
+            and any(item["family"] == "inet6" for item in link["addr_info"])
+            and not any("tentative" in item for item in link["addr_info"])
+            for link in links
+        )
 
     def status(self, name: str = "tx1") -> dict[str, Any]:
         helper = self.helper()
@@ -260,6 +266,7 @@ def hypervisor(size: str = "32m", cgroup: bool = True) -> Iterator[Hypervisor]:
     assert keeper.stdout.readline() == b"ready\n"
     host = Hypervisor(keeper.pid)
     try:
+        until(host.settled)
         yield host
     finally:
         for helper in host.helpers:

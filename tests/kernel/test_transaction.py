@@ -63,7 +63,7 @@ def test_without_a_confirm_the_host_is_as_before(host: Hypervisor) -> None:
     helper, _ = applied(host, deadline=1.5)
     assert host.kernel() != before
     assert host.wait_for_outcome()["state"] == "REVERTED"
-    assert host.settles_as(before)
+    assert host.kernel() == before
     assert not (host.root / SYSCTL_FILE).exists()
     assert list((host.root / "etc/sysctl.d").iterdir()) == []
     status = host.status()
@@ -85,7 +85,7 @@ def test_a_failing_change_is_taken_back_at_once(host: Hypervisor) -> None:
         helper.call("apply", transaction="tx1")
     assert failed.value.code == "reverted"
     assert "Input/output error" in str(failed.value.problems)
-    assert host.settles_as(before)
+    assert host.kernel() == before
     assert host.status()["state"] == "REVERTED"
 
 
@@ -118,7 +118,7 @@ def test_what_does_not_verify_is_taken_back(host: Hypervisor) -> None:
         helper.call("apply", transaction="tx1")
     assert failed.value.code == "reverted"
     assert failed.value.problems[0]["resource"] == "sysctl/net.ipv4.ip_forward"
-    assert host.settles_as(before)
+    assert host.kernel() == before
 
 
 def test_a_stale_plan_is_refused(host: Hypervisor) -> None:
@@ -132,7 +132,7 @@ def test_a_stale_plan_is_refused(host: Hypervisor) -> None:
             "arm", transaction="tx1", plan_digest=digest, deadline=5, nonce_hash="0" * 64, owner="x"
         )
     assert failed.value.code == "stale"
-    assert host.settles_as(before)
+    assert host.kernel() == before
     assert host.status() == {}
 
 
@@ -192,7 +192,7 @@ def test_an_operator_reverts(host: Hypervisor) -> None:
     before = host.kernel()
     _, digest = applied(host, deadline=30.0)
     assert host.helper().call("revert", transaction="tx1")["state"] == "REVERTED"
-    assert host.settles_as(before)
+    assert host.kernel() == before
     with pytest.raises(HelperFailed, match="REVERTED already"):
         confirm(host.confirming(), digest)
 
@@ -371,7 +371,7 @@ def test_a_watchdog_that_cannot_start_refuses(host: Hypervisor) -> None:
     with pytest.raises(HelperFailed, match="cannot arm") as failed:
         armed(host, extra=hook)
     assert failed.value.code == "refused"
-    assert host.settles_as(before)
+    assert host.kernel() == before
     assert host.status()["state"] == "ABANDONED"
     helper, digest = applied(host, name="tx2")
     assert confirm(host.confirming(), digest, name="tx2")["state"] == "COMMITTED"

@@ -79,7 +79,7 @@ def test_a_killed_helper_leaves_the_host_as_before(host: Hypervisor, point: str)
     else:
         # Where the watchdogs had not started yet there is nobody to wait for.
         until(lambda: _settled(host), 8.0)
-    assert host.settles_as(before)
+    assert host.kernel() == before
     assert list((host.root / "etc/sysctl.d").iterdir()) == []
     armed(host, name="tx2", deadline=5.0)
 
@@ -128,7 +128,7 @@ def test_watchdogs_killed_while_they_revert(host: Hypervisor, point: str) -> Non
     dogs = host.watchdogs()
     until(lambda: not any(os.path.exists(f"/proc/{pid}/fd/0") for pid in dogs))
     host.helper().call("recover")
-    assert host.settles_as(before)
+    assert host.kernel() == before
     assert host.status()["state"] == "REVERTED"
 
 
@@ -138,7 +138,7 @@ def test_one_watchdog_killed_the_second_acts(host: Hypervisor) -> None:
     applied(host, deadline=1.5)
     os.kill(host.watchdogs()[0], signal.SIGKILL)
     assert host.wait_for_outcome(seconds=3.0)["state"] == "REVERTED"
-    assert host.settles_as(before)
+    assert host.kernel() == before
 
 
 def test_a_watchdog_stopped_while_it_reverts_is_replaced(host: Hypervisor) -> None:
@@ -158,7 +158,7 @@ def test_a_watchdog_stopped_while_it_reverts_is_replaced(host: Hypervisor) -> No
     helper.call("apply", transaction="tx1")
     assert host.wait_for_outcome(seconds=5.0)["state"] == "REVERTED"
     assert (host.root / "run/hung").exists()
-    assert host.settles_as(before)
+    assert host.kernel() == before
 
 
 def test_a_helper_without_watchdogs_reverts_by_itself(host: Hypervisor) -> None:
@@ -177,7 +177,7 @@ def test_a_helper_without_watchdogs_reverts_by_itself(host: Hypervisor) -> None:
     with pytest.raises(HelperFailed) as failed:
         helper.call("apply", transaction="tx1")
     assert failed.value.code == "reverted"
-    assert host.settles_as(before)
+    assert host.kernel() == before
 
 
 def test_both_watchdogs_killed_the_next_recover_acts(host: Hypervisor) -> None:
@@ -189,7 +189,7 @@ def test_both_watchdogs_killed_the_next_recover_acts(host: Hypervisor) -> None:
     until(lambda: host.status()["stale"])
     settled = host.helper().call("recover")["settled"]
     assert [each["state"] for each in settled] == ["REVERTED"]
-    assert host.settles_as(before)
+    assert host.kernel() == before
 
 
 def test_the_next_transaction_recovers_a_stale_one(host: Hypervisor) -> None:
@@ -202,7 +202,7 @@ def test_the_next_transaction_recovers_a_stale_one(host: Hypervisor) -> None:
         os.kill(pid, signal.SIGKILL)
     until(lambda: host.status()["stale"])
     helper.call("arm", transaction="tx2", plan_digest=digest, nonce_hash="0" * 64, deadline=5)
-    assert host.settles_as(before)
+    assert host.kernel() == before
     assert host.status("tx1")["state"] == "REVERTED"
 
 
@@ -220,7 +220,7 @@ def test_a_stopped_helper_never_changes_anything_more(cgroup: bool) -> None:
         with pytest.raises(HelperFailed) as failed:
             helper.receive()
         assert failed.value.code == "reverted"
-        assert host.settles_as(before)
+        assert host.kernel() == before
         assert _stopped_in(host) == []
 
 
@@ -235,14 +235,14 @@ def test_a_stopped_helper_that_goes_on_finds_itself_fenced(host: Hypervisor) -> 
     helper, _ = armed(host, deadline=0.6, extra=hook)
     helper.send("apply", transaction="tx1")
     host.wait_for_outcome()
-    assert host.settles_as(before)
+    assert host.kernel() == before
     stopped = _stopped_in(host)
     assert len(stopped) == 1
     os.kill(stopped[0], signal.SIGCONT)
     with pytest.raises(HelperFailed) as failed:
         helper.receive()
     assert failed.value.code == "reverted"
-    assert host.settles_as(before)
+    assert host.kernel() == before
 
 
 def _stopped_in(host: Hypervisor) -> list[int]:
@@ -290,7 +290,7 @@ def test_a_revert_needs_nothing_from_the_disk(host: Hypervisor) -> None:
     while host.kernel() != before:
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert host.outcome()["state"] == "REVERTED"
+    assert host.wait_for_outcome()["state"] == "REVERTED"
 
 
 def test_a_watchdog_outlives_the_session(host: Hypervisor) -> None:
@@ -333,7 +333,7 @@ def test_confirm_and_expiry_have_one_winner(host: Hypervisor) -> None:
             helper, digest = applied(host, name=f"back{index}", state=state)
             confirm(host.confirming(), digest, name=f"back{index}")
             before = host.kernel()  # with the broadcast address that fleet gives an address
-        assert host.settles_as(before)
+        assert host.kernel() == before
         helper.close()
     assert "REVERTED" in seen
 

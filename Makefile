@@ -33,8 +33,8 @@ $(VENV)/.ready: requirements.lock requirements-libvirt.lock pyproject.toml Makef
 	@scripts/install-packages $(PACKAGES)
 	@echo "setup: Python packages of requirements.lock into $(VENV)/"
 	@test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv $(VENV)
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@scripts/install-libvirt $(PYTHON) $(LIBVIRT_PACKAGES)
 	@touch $@
 
@@ -58,7 +58,7 @@ faults: setup
 
 bench: setup
 	@test -x bench/.venv/bin/python || $(SYSTEM_PYTHON) -m venv bench/.venv
-	@bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock
+	@bench/.venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r bench/requirements.lock
 	$(SUDO) $(PYTHON) bench/compare.py --rivals bench/.venv/bin
 
 clean:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from fleet.host import crash, fence, files, ledger, preflight, units, wire
+from fleet.host import crash, fence, files, lasting, ledger, preflight, units, wire
 from fleet.host.files import Paths
 from fleet.host.journal import ABANDONED, ARMED
 from fleet.host.lock import Held, Lock
@@ -118,7 +118,7 @@ def _open_transaction(transaction: Transaction, system: System) -> Refused:
 def _arm_locked(
     system: System, paths: Paths, name: str, request: dict[str, Any]
 ) -> tuple[Armed, dict[str, Any]]:
-    from fleet.host import probe
+    from fleet.host import netplan, probe
     from fleet.host.observation import Observation
     from fleet.host.plan import plan_from
     from fleet.host.snapshot import capture
@@ -127,11 +127,13 @@ def _arm_locked(
     entries = ledger.load(paths.state)
     observation = Observation(system)
     plan = plan_from(state, entries, observation)
-    check_plan(plan, request)
+    reviewed = lasting.with_files(plan, paths, state, manager, entries)
+    check_plan(reviewed, request)
     probes = probe.passing(observation, state.probes or {}, system)
     wanted = wanted_files(
         paths, state, wire.dumps(request["state"]), manager, plan, entries, observation
     )
+    netplan.check(system, paths, wanted)
     # What has to confirm may be fewer than what is declared: the controller leaves out what was
     # unreachable before. The plan and its digest know the declared ones.
     addresses = request.get("addresses") or state.management.addresses
@@ -146,7 +148,7 @@ def _arm_locked(
             "refused", f"cannot keep a copy of the helper: {error}; nothing was changed"
         ) from error
     facts = {
-        "owner": str(request.get("owner", ""))[:200], "plan_digest": plan.digest,
+        "owner": str(request.get("owner", ""))[:200], "plan_digest": reviewed.digest,
         "changes": len(plan.changes), "nonce_hash": request["nonce_hash"].lower(),
         "addresses": list(addresses), "loaded_from": units.helper_folder(),
         "archive": archive,

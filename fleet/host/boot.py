@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fleet.host import files, ledger, persist, registry, wire
+from fleet.host import files, lasting, ledger, registry, wire
 from fleet.host.files import Paths
 from fleet.host.state import decode_state
 
@@ -26,7 +26,7 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
     from fleet.host.plan import make_plan
 
     try:
-        text = files.unseal(files.read(f"{paths.state}/{persist.STATE}"))
+        text = files.unseal(files.read(f"{paths.state}/{lasting.STATE}"))
     except FileNotFoundError:
         return 0
     data = dict(wire.loads(text))

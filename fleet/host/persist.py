@@ -12,49 +12,14 @@ import os
 import stat
 
 from fleet.host import crash, files, wire
+from fleet.host.lasting import SYSCTL as SYSCTL
+from fleet.host.lasting import is_private_enough, look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from fleet.host.change import Resource
     from fleet.host.files import Paths
-
-SYSCTL = "/etc/sysctl.d/90-fleet.conf"
-#: Where the text the controller rendered may go; anything else is refused.
-FOLDERS = ("/etc/netplan/", "/etc/systemd/network/")
-STATE = "state.json"
-
-
-def sysctl_text(resources: Any) -> str | None:
-    """Return the sysctl.d(5) file for a state's keys, None where it names none."""
-    lines = sorted(_sysctl_line(each) for each in resources if _is_sysctl(each))
-    if not lines:
-        return None
-    return "# Written by fleet; the next commit replaces it.\n" + "".join(lines)
-
-
-def _is_sysctl(resource: Resource) -> bool:
-    return resource.kind == "sysctl" and not resource.namespace
-
-
-def _sysctl_line(resource: Resource) -> str:
-    value = str((resource.spec or {}).get("value", ""))
-    if "\n" in value or "\n" in resource.name:
-        raise ValueError(f"sysctl/{resource.name}: a value cannot have more than one line")
-    return f"{resource.name} = {value}\n"
-
-
-def check_path(path: str) -> str:
-    """Return a path the manager's text may be written to; raises ValueError for any other."""
-    folder, _, name = path.rpartition("/")
-    if (
-        f"{folder}/" not in FOLDERS
-        or name.startswith(".")
-        or not name.replace("-", "").replace("_", "").replace(".", "").replace("@", "").isalnum()
-    ):
-        raise ValueError(f"{path!r} is no file of the host's network manager")
-    return path
 
 
 def stage(paths: Paths, directory: str, wanted: dict[str, tuple[str | None, int]]) -> list[Any]:
@@ -68,7 +33,7 @@ def stage(paths: Paths, directory: str, wanted: dict[str, tuple[str | None, int]
         text, mode = wanted[path]
         target = f"{paths.root}{path}"
         before = _look(target)
-        if _same(before, text):
+        if _same(before, text, mode):
             continue
         entries.append(
             {"path": path, "before": before, "mode": mode, "staged": _staged(path, directory),
@@ -101,24 +66,16 @@ def _check_folder(target: str) -> None:
 
 def _look(target: str) -> dict[str, Any] | None:
     """What a target is: its text and owner, or where it points; None where there is nothing."""
-    try:
-        status = os.lstat(target)
-    except FileNotFoundError:
-        return None
-    owner = {"uid": status.st_uid, "gid": status.st_gid, "mode": stat.S_IMODE(status.st_mode)}
-    if stat.S_ISLNK(status.st_mode):
-        return {"link": os.readlink(target)}
-    if not stat.S_ISREG(status.st_mode):
+    found = look(target)
+    if found == {}:
         raise OSError(errno.EPERM, "not a regular file", target)
-    descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        return {"text": file.read().decode("utf-8", "surrogateescape"), **owner}
+    return found
 
 
-def _same(before: dict[str, Any] | None, text: str | None) -> bool:
+def _same(before: dict[str, Any] | None, text: str | None, mode: int) -> bool:
     if before is None or text is None:
         return before is None and text is None
-    return before.get("text") == text
+    return before.get("text") == text and is_private_enough(before, mode)
 
 
 def load(directory: str) -> list[Any]:

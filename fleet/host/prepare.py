@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fleet.host import crash, fence, files, ledger, persist, wire
+from fleet.host import crash, fence, files, lasting, ledger, persist, wire
 from fleet.host.change import DELETE
 from fleet.host.journal import PREPARED, Journal
 from fleet.host.preflight import problem
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _FIXED, _PER_CHANGE = 128 << 10, 2048
 
 LEDGER = f"/var/lib/fleet/{ledger.NAME}"
-COMMITTED_STATE = f"/var/lib/fleet/{persist.STATE}"
+COMMITTED_STATE = f"/var/lib/fleet/{lasting.STATE}"
 
 
 def prepare(
@@ -102,14 +102,7 @@ def wanted_files(
     observation: Observation,
 ) -> dict[str, tuple[str | None, int]]:
     """Return the persistent files of a commit: the manager's, sysctl's, the ledger, the state."""
-    wanted: dict[str, tuple[str | None, int]] = {}
-    for path, text in sorted((manager.get("files") or {}).items()):
-        # netplan(5) warns about files others can read, for they may hold secrets.
-        mode = 0o600 if path.startswith("/etc/netplan/") else 0o644
-        wanted[persist.check_path(path)] = (text, mode)
-    kinds = {each.kind for each in state.resources} | {each.kind for each in entries.values()}
-    if "sysctl" in kinds:
-        wanted[persist.SYSCTL] = (persist.sysctl_text(state.resources), 0o644)
+    wanted = lasting.wanted(paths, state, manager, entries)
     from fleet.host.plan import committed_entries
 
     wanted[LEDGER] = (ledger_text(committed_entries(state, entries, plan, observation)), 0o600)

@@ -83,11 +83,17 @@ def audit(session: Session, request: Request, report: Report) -> Answer:
 
 
 def _plan(session: Session, request: Request) -> Answer:
+    from fleet.host.lasting import with_files
     from fleet.host.plan import make_plan
 
     state = session.state_of(request)
     observed_at = session.system.boottime()
-    made = make_plan(state, ledger.load(session.paths.state), session.system)
+    entries = ledger.load(session.paths.state)
+    made = make_plan(state, entries, session.system)
+    try:
+        made = with_files(made, session.paths, state, session.state.get("manager") or {}, entries)
+    except ValueError as error:
+        raise Refused("refused", str(error)) from error
     return {"plan": encode(made), "observed_at": observed_at, "pending": _pending(session)}
 
 

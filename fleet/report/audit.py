@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fleet.host.change import CREATE, DELETE, Change, Plan
+from fleet.host.change import CREATE, DELETE, FILE, Change, Plan
 from fleet.host.spec import encode
 from fleet.report.plan import problem_json, problem_lines, title
 from fleet.report.text import Paint, clean, counted, fold, listed, value
@@ -56,6 +56,11 @@ def differences(plan: Plan) -> list[Change]:
     return [c for c in plan.changes if not c.what or c.before != c.after]
 
 
+def when(change: Change) -> str:
+    """Return when a difference is felt: ``now``, or ``at next boot``, which alone reads files."""
+    return "at next boot" if change.kind == FILE else "now"
+
+
 def _group_line(group: str, hosts: int, drifted: int, failed: int, paint: Paint) -> str:
     parts = []
     if drifted:
@@ -76,14 +81,18 @@ def _host_lines(plan: Plan, paint: Paint) -> list[str]:
         if whole:
             # What a missing resource lacks, and what one too many has, needs no list.
             said = "expected, not there" if whole.action == CREATE else "there, not expected"
-            lines.append(paint.changed(f"{title(key)}: {said}"))
+            lines.append(f"{paint.changed(f'{title(key)}: {said}')} {_felt(whole, paint)}")
             continue
-        lines.append(paint.changed(title(key)))
+        lines.append(f"{paint.changed(title(key))} {_felt(changes[0], paint)}")
         width = max(len(clean(change.what)) for change in changes)
         lines += [f"  {clean(c.what):<{width}}  {_difference(c)}" for c in changes]
     for problem in plan.problems:
         lines += problem_lines(problem, paint)
     return lines
+
+
+def _felt(change: Change, paint: Paint) -> str:
+    return paint.faint(f"({when(change)})")
 
 
 def _difference(change: Change) -> str:
@@ -97,6 +106,7 @@ def _difference_json(change: Change) -> dict[str, Any]:
         "expected": encode(change.after),
         "actual": encode(change.before),
         "action": change.action,
+        "when": when(change),
     }
 
 

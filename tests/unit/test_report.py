@@ -127,11 +127,11 @@ def test_audit_shows_expected_and_found_and_unmanaged_apart() -> None:
     assert audit_text(plans, {"rack1": ["hv-1", "hv-2"]}) == [
         "rack1: 2 hosts, drift on 1",
         "  hv-1:",
-        "    bridge br-guests: expected, not there",
-        "    ethernet eth1",
+        "    bridge br-guests: expected, not there (now)",
+        "    ethernet eth1 (now)",
         "      mtu        expected 9000, found 1500",
         "      addresses  expected none, found 198.18.1.5/24",
-        "    veth old0: there, not expected",
+        "    veth old0: there, not expected (now)",
         "",
         "unmanaged (no intent names them; fleet leaves them alone):",
         "  hv-1: bridge docker9",
@@ -232,6 +232,7 @@ def test_json_is_plain_data_with_stable_keys() -> None:
         "expected",
         "actual",
         "action",
+        "when",
     ]
     assert list(run_json(Row("a", "committed"))) == [
         "outcome",

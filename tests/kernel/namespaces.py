@@ -132,7 +132,7 @@ class Space:
             apply(self.system, change)
         assert [picture(name) for name in (self.name, *namespaces)] != before
         assert restore(self.system, taken) == []
-        until(lambda: [picture(name) for name in (self.name, *namespaces)] == before, 5)
+        until(lambda: [picture(name) for name in (self.name, *namespaces)] == before, 15)
         return plan
 
 

@@ -1,0 +1,81 @@
+"""Namespaces and nftables tables through whole transactions, by the real helper and watchdog."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypervisor import STATE, Hypervisor, applied, confirm, hypervisor, until
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+RULES = "chain input { type filter hook input priority 0; tcp dport 2222 counter drop; }"
+
+
+def state(*resources: tuple[str, str, str, dict[str, Any]]) -> dict[str, Any]:
+    keys = ("namespace", "kind", "name", "spec")
+    more = [dict(zip(keys, each, strict=True)) for each in resources]
+    return {**STATE, "resources": [*STATE["resources"], *more]}
+
+
+GUEST = state(
+    ("", "namespace", "vm", {}),
+    ("", "veth", "v1", {"peer": "e0", "peer_namespace": "vm",
+                        "addresses": [{"address": "198.18.2.1/24"}]}),
+    ("vm", "veth", "e0", {"peer": "v1", "peer_namespace": "host",
+                          "addresses": [{"address": "198.18.2.2/24"}]}),
+    ("vm", "sysctl", "net.ipv4.ip_forward", {"value": "1"}),
+    ("vm", "nftables", "inet/own", {"rules": RULES}),
+    ("", "nftables", "inet/fleet", {"rules": RULES}),
+)  # fmt: skip
+
+
+def seen(host: Hypervisor) -> dict[str, str]:
+    """What ip(8) and nft(8) show of the namespace and the tables."""
+    names = host.sh("ip", "netns", "list").split()
+    found = {"names": " ".join(n for n in names if n == "vm"), "host": rules(host)}
+    if "vm" in names:
+        inside = ("ip", "netns", "exec", "vm")
+        found["address"] = host.sh(*inside, "ip", "-br", "-4", "addr", "show", "dev", "e0")
+        found["forward"] = host.sh(*inside, "sysctl", "-n", "net.ipv4.ip_forward")
+        found["table"] = host.sh(*inside, "nft", "list", "ruleset")
+    return found
+
+
+def rules(host: Hypervisor) -> str:
+    return host.sh("nft", "list", "ruleset")
+
+
+def test_made_and_taken_back() -> None:
+    """A transaction that nobody confirms takes its namespace and its tables back."""
+    with hypervisor() as host:
+        host.sh("nft", "add table ip foreign")
+        before, kernel = seen(host), host.kernel()
+        applied(host, deadline=3, state=GUEST)
+        made = seen(host)
+        assert made["names"] == "vm"
+        assert "198.18.2.2/24" in made["address"]
+        assert "2222" in made["table"]
+        assert "2222" in made["host"]
+        assert host.sh("ping", "-nc1", "-W1", "198.18.2.2")
+        assert host.wait_for_outcome(seconds=20)["state"] == "REVERTED"
+        until(lambda: host.kernel() == kernel)
+        assert seen(host) == before
+
+
+def test_deleted_and_brought_back() -> None:
+    """A deletion that nobody confirms gives back the namespace, what was in it, and the table."""
+    with hypervisor() as host:
+        _, digest = applied(host, deadline=20, state=GUEST)
+        assert confirm(host.confirming(), digest)["state"] == "COMMITTED"
+        before = seen(host)
+        applied(host, deadline=4, name="tx2", state=STATE)
+        assert seen(host)["names"] == ""
+        assert "2222" not in rules(host)
+        assert host.wait_for_outcome("tx2", seconds=20)["state"] == "REVERTED"
+        assert seen(host) == before
+        assert host.sh("ping", "-nc1", "-W1", "198.18.2.2")

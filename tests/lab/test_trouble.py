@@ -61,11 +61,11 @@ def test_the_controller_is_killed_while_a_host_is_armed(world: World) -> None:
     assert world.held("hv1", "br0") == ["10.7.0.1/24"]
 
 
-def _in_soak(world: World) -> Any:
+def _in_soak(world: World, soak: str) -> Any:
     """Start a rollout of both hosts and return it when the canary is done and it soaks."""
     for host in world.addresses:
         world.intend(host, bridges={"br0": BRIDGE})
-    process = world.start("rollout", "--yes", "--canary", "1", "--soak", "60")
+    process = world.start("rollout", "--yes", "--canary", "1", "--soak", soak)
 
     def committed() -> bool:
         runs = world.fleet("history", "--json").json["runs"]
@@ -78,11 +78,11 @@ def _in_soak(world: World) -> Any:
 
 def test_a_killed_rollout_is_resumed(world: World) -> None:
     """A rollout killed between its waves goes on with --resume, with the hosts that are left."""
-    process = _in_soak(world)
+    process = _in_soak(world, "15")
     process.kill()
     process.communicate()
     run = world.fleet("history", "--json").json["runs"][0]["run"]
-    ran = world.fleet("rollout", "--resume", run, "--soak", "0", "--yes", "--json")
+    ran = world.fleet("rollout", "--resume", run, "--yes", "--json")
     assert world.outcomes(ran)["hv2"] == "committed"
     for host in world.addresses:
         assert world.held(host, "br0") == ["10.7.0.1/24"]
@@ -91,7 +91,7 @@ def test_a_killed_rollout_is_resumed(world: World) -> None:
 
 def test_ctrl_c_stops_before_the_next_wave(world: World) -> None:
     """Ctrl-C settles what is in flight and starts no other host; nothing stays armed."""
-    process = _in_soak(world)
+    process = _in_soak(world, "90")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0, out + err

@@ -10,8 +10,9 @@ from typing import Any
 
 from fleet.errors import IntentError
 from fleet.host.registry import BY_NAME
-from fleet.intent.assemble import SECTIONS, Assembler
+from fleet.intent.assemble import Assembler
 from fleet.intent.netplan import NETWORK
+from fleet.intent.netplan import SECTIONS as DEVICE_SECTIONS
 from fleet.intent.tree import Mapping as Tree
 from fleet.intent.yaml import compose
 
@@ -39,16 +40,14 @@ def adopted(host: str, spaces: Mapping[str, Any], hostname: str, assembler: Asse
     What intent has no words for is left out, with the key it would be exclusive under, and noted.
     """
     found = Adopted(host)
-    root = spaces.get("") or {}
-    found.notes += [str(note) for note in root.get("notes") or ()]
-    found.intent = _sections(root, found.notes)
-    inner = {name: space for name, space in spaces.items() if name}
-    if inner and "namespaces" in SECTIONS:
-        found.intent["namespaces"] = {
-            name: _sections(space, found.notes) for name, space in inner.items()
-        }
-    elif inner:
-        found.notes.append(f"namespaces are left out: {', '.join(inner)}")
+    found.intent = _sections(spaces.get("") or {}, found.notes)
+    inner: Words = {}
+    for name, space in spaces.items():
+        if name:
+            sections = _sections(space, found.notes, f"{name}: ")
+            inner[name] = {**sections.pop("network", {}), **sections}
+    if inner:
+        found.intent.setdefault("network", {})["namespaces"] = inner
     found.intent = _quoted(found.intent)
     _make_valid(found, hostname, assembler)
     return found
@@ -74,7 +73,8 @@ def text_of(intent: Words) -> str:
     return dumped
 
 
-def _sections(space: Mapping[str, Any], notes: list[str]) -> Words:
+def _sections(space: Mapping[str, Any], notes: list[str], where: str = "") -> Words:
+    own = [str(note) for note in space.get("notes") or ()]
     network: Words = {}
     intent: Words = {}
     resources: Mapping[str, Any] = space.get("resources") or {}
@@ -85,14 +85,18 @@ def _sections(space: Mapping[str, Any], notes: list[str]) -> Words:
         if kind == "sysctl":
             intent["sysctl"] = {name: form["value"] for name, form in named.items()}
         elif entry.section in NETWORK:
-            network[entry.section] = {name: _whole(form) for name, form in named.items()}
-        elif entry.section in SECTIONS:
-            intent[entry.section] = {name: _whole(form) for name, form in named.items()}
+            network[entry.section] = {name: _form(form) for name, form in named.items()}
         else:
-            notes.append(f"{entry.section} are left out: {', '.join(named)}")
-    _place_routes(network, space.get("routes") or (), notes)
-    _place_rules(network, (resources.get("rule") or {}).values(), notes)
+            own.append(f"{entry.section} are left out: {', '.join(named)}")
+    _place_routes(network, space.get("routes") or (), own)
+    _place_rules(network, (resources.get("rule") or {}).values(), own)
+    notes += [where + note for note in own]
     return {**({"network": network} if network else {}), **intent}
+
+
+def _form(form: Words) -> Any:
+    """Return a resource's form as intent writes it: a list of entries has no key of its own."""
+    return _whole(form["entries"] if set(form) == {"entries"} else form)
 
 
 def _whole(data: Any) -> Any:
@@ -130,7 +134,12 @@ def _place_routes(network: Words, routes: Iterable[Words], notes: list[str]) -> 
 
 
 def _device_of_rule(network: Words, rule: Words) -> Words | None:
-    devices: list[Words] = [device for named in network.values() for device in named.values()]
+    devices: list[Words] = [
+        device
+        for section, named in network.items()
+        if section in DEVICE_SECTIONS
+        for device in named.values()
+    ]
     source = rule.get("from") or ""
     for device in devices:
         if source and any(_inside(item, source) for item in device.get("addresses") or ()):
@@ -183,6 +192,7 @@ def _make_valid(found: Adopted, hostname: str, assembler: Assembler) -> None:
             return
         left = ".".join(str(step) for step in steps[:depth])
         found.notes.append(f"{left} is left out: {first.message}")
+        found.intent = _without_empty(found.intent)
 
 
 def _steps(path: str) -> list[str]:
@@ -209,6 +219,13 @@ def _drop(intent: Words, steps: list[str]) -> int:
     owner, key = parents[-1]
     del owner[key]
     return len(steps) - len(rest)
+
+
+def _without_empty(intent: Words) -> Words:
+    """Return sections without those that nothing is left in."""
+    network = {key: named for key, named in intent.get("network", {}).items() if named}
+    others = {key: value for key, value in intent.items() if key != "network" and value}
+    return {**({"network": network} if network else {}), **others}
 
 
 # What hosts share

@@ -84,9 +84,26 @@ def wanted(
     for path, text in (manager.get("files") or {}).items():
         found[check_path(path)] = (text, _mode(path))
     text = sysctl_text(state.resources)
+    if text is not None and not entries and _host_says(paths.root, state):
+        return found
     if text is not None or any(_is_sysctl(entry) for entry in entries.values()):  # type: ignore[arg-type]
         found[SYSCTL] = (text, 0o644)
     return found
+
+
+def _host_says(root: str, state: State) -> bool:
+    """Say whether the host's own files give every key of a state its value.
+
+    Where nothing was ever committed the host is somebody's who keeps it by such files.
+    """
+    from fleet.host.sysctl_files import written
+
+    own = written(root)
+    return all(
+        own.get(each.name) == (each.spec or {}).get("value")
+        for each in state.resources
+        if _is_sysctl(each)
+    )
 
 
 def _mode(path: str) -> int:
@@ -240,7 +257,8 @@ def _missing_units(root: str) -> list[Change]:
 def _committed(paths: Paths, state: State, entries: dict[str, ledger.Entry]) -> list[Change]:
     """Return what is wrong with the committed state, from which fleet's units start at boot."""
     name = f"/var/lib/fleet/{STATE}"
-    if not entries and not state.resources:
+    if not entries:
+        # Nothing was ever committed: what is as intended was made, and is kept, by somebody else.
         return []
     try:
         files.unseal(files.read(f"{paths.state}/{STATE}"))

@@ -16,6 +16,7 @@ from fleet.host.link_diff import DEFAULT_MTU
 from fleet.host.pattern import any_matches
 from fleet.host.route import NOWHERE, written
 from fleet.host.route import foreign as foreign_route
+from fleet.host.sysctl_files import written as written_sysctls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": "0", "net.bridge.bridge-nf-call-iptables": "1",
     "net.bridge.bridge-nf-call-ip6tables": "1", "net.bridge.bridge-nf-call-arptables": "1",
 }  # fmt: skip
-#: Where an administrator's own keys are; what packages bring is under /usr/lib.
-_SYSCTL_FILES = ("/etc/sysctl.conf", "/etc/sysctl.d")
 _LOCAL = ("127.0.0.1/8", "::1/128")
 
 
@@ -200,7 +199,8 @@ def _sysctls(observation: Observation) -> dict[str, str]:
     """Return what an administrator set: on the host what files say, for libvirt and container
     engines write the same keys without one; in a namespace, which has no files, what differs."""
     inside = observation is not observation.root
-    names = SYSCTLS if inside else _written_keys(observation.system.root)
+    own = {} if inside else written_sysctls(observation.system.root)
+    names = [name for name in own if name.startswith("net.")] or (SYSCTLS if inside else ())
     found: dict[str, str] = {}
     for name in names:
         value = observation.sysctl(name)
@@ -208,26 +208,6 @@ def _sysctls(observation: Observation) -> dict[str, str]:
         if value and not (inside and value == SYSCTLS[name]):
             found[name] = value
     return found
-
-
-def _written_keys(root: str) -> list[str]:
-    keys: list[str] = []
-    for place in _SYSCTL_FILES:
-        path = root + place
-        files = [path]
-        if os.path.isdir(path):
-            listed = sorted(name for name in os.listdir(path) if name.endswith(".conf"))
-            files = [f"{path}/{name}" for name in listed]
-        for file in files:
-            if not os.path.isfile(file):
-                continue
-            with open(file, encoding="utf-8", errors="replace") as lines:
-                for line in lines:
-                    key, equals, _ = line.strip().partition("=")
-                    key = key.strip().lstrip("-")
-                    if equals and not key.startswith(("#", ";")) and "*" not in key:
-                        keys.append(key)
-    return [key for key in dict.fromkeys(keys) if key.startswith(("net.", "net/"))]
 
 
 def _plain(form: Any) -> Any:

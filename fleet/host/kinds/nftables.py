@@ -64,7 +64,13 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
     ):
         return None
     done = observation.system.run([ruleset.NFT, "-s", "list", "table", family, table], check=False)
-    return None if done.code else {"rules": ruleset.body(done.out)}
+    if done.code:
+        return None
+    lines = ruleset.body(done.out).splitlines()
+    # YAML takes no tabs in front of a line.
+    plain = (line.lstrip("\t") for line in lines)
+    indented = ("  " * (len(line) - len(text)) + text for line, text in zip(lines, plain))
+    return {"rules": "\n".join(indented) + "\n"}
 
 
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:

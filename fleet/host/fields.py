@@ -59,7 +59,8 @@ def _device_name(value: str) -> str:
         raise ValueError(
             f"{value!r} is {len(value.encode())} bytes; an interface name has at most 15"
         )
-    if value in (".", ".."):
+    # sysctl_dev_name_is_allowed() in include/net/ip.h, and the bonding driver's file in sysfs.
+    if value in (".", "..", "all", "default", "bonding_masters"):
         raise ValueError(f"{value!r} is not an interface name")
     if not re.fullmatch(r"[A-Za-z0-9_.@+=~-]+", value) or value.startswith("-"):
         raise ValueError(
@@ -88,6 +89,17 @@ def _ethernet_address(value: str) -> str:
     if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", value):
         raise ValueError(f"{value!r} is not a MAC address such as 52:54:00:12:34:56")
     return value.lower()
+
+
+def _group(value: str) -> str:
+    if re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", value):
+        if not int(value[:2], 16) & 1:
+            raise ValueError(f"{value!r} is no group address: the first byte is odd in those")
+        return value.lower()
+    address = ipaddress.ip_address(_unscoped(value))
+    if not address.is_multicast:
+        raise ValueError(f"{value!r} is no multicast address")
+    return str(address)
 
 
 def _device_pattern(value: str) -> str:
@@ -165,6 +177,8 @@ NamespaceName = Annotated[str, Check(_namespace_name)]
 MAC = Annotated[str, Check(_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.
 EthernetAddress = Annotated[str, Check(_ethernet_address)]
+#: A multicast group: an IP address, or a group's MAC address.
+MulticastGroup = Annotated[str, Check(_group)]
 #: A device name, or the start of one and ``*``.
 DevicePattern = Annotated[str, Check(_device_pattern)]
 AddressOrMAC = Annotated[str, Check(_address_or_mac)]

@@ -26,6 +26,7 @@ HOST = "host"
 
 _EMPTY: dict[str, Any] = {
     "names": {1: "lo"}, "addresses": {}, "routes": [], "rules": [], "neighbours": [], "fdb": [],
+    "mdb": [],
     "holders": {},
 }  # fmt: skip
 _LOOPBACK: dict[str, Any] = {
@@ -187,6 +188,23 @@ class Observation:
         found: list[Words] | None = self._parts.get("fdb")
         if found is None:
             found = self._parts["fdb"] = self._neighbours(AF_BRIDGE)
+        return found
+
+    @property
+    def mdb(self) -> list[Words]:
+        """Multicast groups of bridges' ports; see route_attributes.read_groups."""
+        found: list[Words] | None = self._parts.get("mdb")
+        if found is None:
+            found, names = [], self.names
+            try:
+                messages = self.system.netlink.dump(
+                    route_attributes.GETMDB, bytes((AF_BRIDGE,)) + bytes(7)
+                )
+            except OSError:
+                messages = []  # a kernel without IGMP snooping
+            for _, payload in messages:
+                found += route_attributes.read_groups(payload, names)
+            self._parts["mdb"] = found
         return found
 
     def _neighbours(self, family: int) -> list[Words]:

@@ -41,6 +41,7 @@ KINDS = (
     Entry("tunnel", "tunnels", 50, device=True, kernel="vxlan"),
     Entry("neighbour", "neighbours", 60),
     Entry("fdb", "fdb", 61),
+    Entry("mdb", "mdb", 62),
     Entry("nftables", "nftables", 70),
     Entry("policy", "policies", 71),
     Entry("rule", "routing-policy", 80),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from _socket import AF_INET, AF_INET6, inet_ntop
 from _struct import Struct
 
-from fleet.host.netlink import attributes, mac_of, number, text_of
+from fleet.host.netlink import attribute_list, attributes, mac_of, number, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Words = dict[str, Any]
 
-GETADDR, GETROUTE, GETNEIGH, GETRULE = 22, 26, 30, 34
+GETADDR, GETROUTE, GETNEIGH, GETRULE, GETMDB = 22, 26, 30, 34, 86
 FOREVER = 0xFFFFFFFF
 #: include/uapi/linux/rtnetlink.h: cached exceptions and expanded prefixes are no configuration.
 CLONED = 0x200
@@ -246,3 +246,25 @@ def read_neighbour(payload: bytes, names: dict[int, str]) -> Words:
         "master": names.get(master) if master else None,
         "protocol": number(found[12]) if 12 in found else None,
     }
+
+
+def read_groups(payload: bytes, names: dict[int, str]) -> list[Words]:
+    """Return the groups of one RTM_GETMDB message: bridge, dev, group, vlan and permanent.
+
+    struct br_port_msg, MDBA_MDB, MDBA_MDB_ENTRY, struct br_mdb_entry (if_bridge.h).
+    """
+    bridge = names.get(number(payload[4:8]), "")
+    found: list[Words] = []
+    for _, table in attribute_list(attributes(payload, 8).get(1, b"")):
+        for _, entry in attribute_list(table):
+            port, state, vlan = number(entry[:4]), entry[4], number(entry[6:8])
+            protocol = entry[24:26]
+            if protocol == b"\x08\x00":
+                group = inet_ntop(AF_INET, entry[8:12])
+            elif protocol == b"\x86\xdd":
+                group = inet_ntop(AF_INET6, entry[8:24])
+            else:
+                group = entry[8:14].hex(":")
+            words = {"bridge": bridge, "dev": names.get(port, ""), "group": group}
+            found.append({**words, "vlan": vlan, "permanent": state == 1})
+    return found

@@ -201,6 +201,7 @@ SECTIONS = {entry.section: entry.kind for entry in registry.KINDS if entry.devic
 #: The sections of ``network:`` whose entries are no devices; fleet.intent.other reads them.
 OTHERS: dict[str, Key] = {
     "fdb": Key(APPLIED, "static forwarding entries: a list by device", ours=True),
+    "mdb": Key(APPLIED, "permanent multicast groups: a list by bridge", ours=True),
     "neighbours": Key(APPLIED, "permanent neighbours: a list by device", ours=True),
     "nftables": Key(
         APPLIED,

@@ -40,6 +40,7 @@ def _policy_name(name: str) -> str:
 
 _NAMES: dict[str, Callable[[str], str]] = {
     "fdb": _check_device,
+    "mdb": _check_device,
     "neighbours": _check_device,
     "nftables": _table_name,
     "policies": _policy_name,
@@ -83,7 +84,7 @@ def _read(
     except ValueError as error:
         return IntentError(str(error), node.key_place, path_text(path[:-1]))
     said: Any = words(node)
-    if section in ("fdb", "neighbours"):
+    if section in ("fdb", "mdb", "neighbours"):
         said = {"entries": said}
         node = Mapping({"entries": node}, node.file, node.at, node.key_at)
     elif section == "nftables" and isinstance(node, Scalar):

@@ -41,6 +41,7 @@ class Observed:
             for rule in words.get("rules") or ()
         ]  # fmt: skip
         self.neighbours = [{"state": 0x80, **each} for each in words.get("neighbours") or ()]
+        self.mdb = [{"vlan": 0, "permanent": True, **each} for each in words.get("mdb") or ()]
         self.fdb = [
             {"flags": 0, "state": 0x42, "master": None, "address": None, "port": 0, "vlan": 0}
             | each

@@ -1,0 +1,124 @@
+"""Permanent multicast groups of a bridge (bridge(8), mdb): which ports a group's frames leave by.
+
+A resource is a bridge's list. Groups that snooping learned are nobody's and are left alone.
+"""
+
+from __future__ import annotations
+
+from fleet.host.change import HostError
+from fleet.host.spec import ON_HOST, decode, encode, spec
+from fleet.host.steps import Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Change, Resource
+    from fleet.host.ledger import Entry
+    from fleet.host.observation import Observation
+    from fleet.host.system import System
+
+if not ON_HOST:
+    from fleet.host.fields import DeviceName, MulticastGroup, VlanId
+
+BRIDGE = "/usr/sbin/bridge"
+
+
+@spec
+class Group:
+    """One group at one port: an IPv4 or IPv6 multicast address, or a group MAC address."""
+
+    group: MulticastGroup = ""
+    port: DeviceName = ""
+    vlan: VlanId | None = None
+
+
+@spec
+class Groups:
+    """The permanent groups of one bridge; entries that intent lacks are removed."""
+
+    entries: tuple[Group, ...] = ()
+
+
+SPEC = Groups
+
+
+def _key(words: dict[str, Any]) -> tuple[str, str, int]:
+    return words["group"], words["port"], words.get("vlan") or 0
+
+
+def _found(observation: Observation, bridge: str) -> dict[tuple[str, str, int], dict[str, Any]]:
+    found = {}
+    for item in observation.mdb:
+        if item["bridge"] == bridge and item["permanent"]:
+            words = {"group": item["group"], "port": item["dev"]}
+            if item["vlan"]:
+                words["vlan"] = item["vlan"]
+            found[_key(words)] = words
+    return found
+
+
+def names(observation: Observation) -> list[str]:
+    """Return the bridges that have permanent groups."""
+    return sorted({item["bridge"] for item in observation.mdb if item["permanent"]})
+
+
+def observe(observation: Observation, name: str) -> dict[str, Any] | None:
+    """Return a bridge's permanent groups as intent would write them."""
+    found = _found(observation, name)
+    return {"entries": [found[key] for key in sorted(found)]} if found else None
+
+
+def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
+    """Return one change for each group that is missing or too many."""
+    listed = encode(decode(Groups, resource.spec)).get("entries", ())
+    link = observation.links.get(resource.name)
+    if link is not None and link["kind"] != "bridge":
+        kind = link["kind"] or "ethernet"
+        raise HostError(resource.key, "a bridge", f"a device of kind {kind}", "name a bridge")
+    wanted = {_key(words): words for words in listed}
+    now = _found(observation, resource.name)
+    steps = Steps(resource, resource.name)
+    for key in sorted({*wanted, *now}):
+        if (key in wanted) != (key in now):
+            _step(steps, now.get(key), wanted.get(key))
+    return steps.changes
+
+
+def _step(steps: Steps, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+    port = (after or before or {})["port"]
+    bridge = steps.device
+    # The kernel takes a group for a port of a bridge that is up (br_mdb.c, br_mdb_add).
+    needs = [f"port:{bridge}/{port}", f"up:{bridge}", f"up:{port}"]
+    if after is not None:
+        needs.append(f"device:{port}")
+    steps.add("entries", before, after, requires=needs, touches=(bridge, port))
+
+
+def remove(entry: Entry, observation: Observation) -> list[Change]:
+    """Return the removal of the groups that fleet put."""
+    steps = Steps(entry, entry.name)
+    now = _found(observation, entry.name)
+    kept = [_key(each) for each in (entry.before or {}).get("entries", ())]
+    for words in encode(decode(Groups, entry.spec)).get("entries", ()):
+        if _key(words) in now and _key(words) not in kept:
+            _step(steps, words, None)
+    return steps.changes
+
+
+def apply(system: System, change: Change) -> None:
+    """Put or remove one group."""
+    from fleet.host.system import CommandError
+
+    words = change.before if change.after is None else change.after
+    argv = [BRIDGE, "mdb", "del" if change.after is None else "add", "dev", change.touches[0]]
+    argv += ["port", words["port"], "grp", words["group"], "permanent"]
+    if words.get("vlan"):
+        argv += ["vid", str(words["vlan"])]
+    try:
+        system.run(argv)
+    except CommandError as error:
+        said = error.completed.err.strip() or str(error)
+        raise HostError(
+            change.key, f"group {words['group']} at {words['port']}", said[:300], "", "entries"
+        ) from error

@@ -206,6 +206,27 @@ def refusing(times: int, answer: bytes, reset: bool, to: int) -> AbstractContext
     return serving(serve)
 
 
+def stalling(stalled: threading.Event, to: int) -> AbstractContextManager[int]:
+    """Serve a port that leads to a real sshd until it is stalled; then nothing passes any more."""
+
+    def pass_on(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if not stalled.is_set():
+                    sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def serve(caller: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", to)) as there:
+            back = threading.Thread(target=pass_on, args=(there, caller))
+            back.start()
+            pass_on(caller, there)
+            back.join()
+
+    return serving(serve)
+
+
 def silent(says: bytes) -> AbstractContextManager[int]:
     """Serve a port that says something, and nothing more until the caller leaves."""
 

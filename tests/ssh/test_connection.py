@@ -6,13 +6,14 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from server import Host, free_port, opened, refusing, silent
+from server import Host, free_port, opened, refusing, silent, stalling
 
 from fleet.errors import HostUnreachable, UsageError
 from fleet.ssh import connection as plugin_module
@@ -350,6 +351,27 @@ def test_a_host_that_accepts_and_then_says_nothing_costs_its_deadline(
         assert time.monotonic() - began < 3
 
 
+def test_a_peer_that_is_gone_is_noticed(host: Host) -> None:
+    """A half-open connection, a host that lost its power, ends by keepalives without an answer."""
+    stalled = threading.Event()
+    known = host.folder / "known_any"
+    known.write_text("* " + (host.folder / "known_hosts").read_text().split(None, 1)[1])
+    fast = {"keepalive_interval": 0.1, "keepalive_count_max": 3}
+    with stalling(stalled, host.port) as port:
+        extras = {**host.extras, **fast, "known_hosts": str(known)}
+        plugin = opened("127.0.0.1", port, "root", extras)
+
+        async def work(plugin: AsyncSSH) -> None:
+            await plugin.ready()
+            stalled.set()
+            await plugin.run(["sleep", "30"])
+
+        began = time.monotonic()
+        with pytest.raises(HostUnreachable):
+            used(plugin, work)
+        assert time.monotonic() - began < 5
+
+
 def test_fleets_ssh_starts_light() -> None:
     """asyncssh (a third of a second) is imported when something connects, not before."""
     program = (
@@ -359,3 +381,21 @@ def test_fleets_ssh_starts_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False False\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "cipher"),
+    [("", "aes128-gcm@openssh.com"), ("Ciphers aes256-ctr\n", "aes256-ctr")],
+)
+def test_the_cipher_is_a_fast_one_unless_the_operator_says(
+    host: Host, tmp_path: Path, config: str, cipher: str
+) -> None:
+    """AES-GCM is asked for first; what the operator's ssh configuration names goes before."""
+    file = tmp_path / "config"
+    file.write_text(config)
+    plugin = host.connection(config=[str(file)])
+
+    async def work(plugin: AsyncSSH) -> Any:
+        return (await plugin.ready()).get_extra_info("send_cipher")
+
+    assert used(plugin, work) == cipher

@@ -61,6 +61,14 @@ def text_of(intent: Words) -> str:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
+        def represent(self, data: Any) -> None:
+            node: Any = self.represent_data(data)
+            node.flow_style = not data
+            self.serialize(node)
+            self.represented_objects = {}
+            self.object_keeper: list[Any] = []
+            self.alias_key = None
+
     def text(dumper: Any, data: str) -> Any:
         style = "|" if "\n" in data else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)

@@ -116,7 +116,13 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
     from fleet.host.lean import attributes, nics, without
 
     links, own = observation.links, nics(observation)
-    ports = [port for port in form["interfaces"] if port in own or not _guest(observation, port)]
+
+    def ours(port: str) -> bool:
+        # An end whose other end is in a namespace with a name is an operator's as well.
+        known = links[port]["kind"] == "veth" and observation.peer(links[port])[1]
+        return port in own or bool(known) or not _guest(observation, port)
+
+    ports = [port for port in form["interfaces"] if ours(port)]
     form = {**form, "interfaces": ports}
     flags = {port: form["ports"][port] for port in ports if port in form["ports"]}
     speeds = attributes(observation, ports, "speed")

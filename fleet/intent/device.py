@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,14 +135,27 @@ def check_keys(node: Mapping, table: dict[str, Key], path: Path) -> Iterator[Int
         where = (*path, key)
         if entry is None:
             known = [name for name, item in table.items() if item.verdict in (APPLIED, MANAGER)]
-            near = nearest(key, known or table)
-            yield IntentError("unknown key", value.key_place, path_text(where), nearest=near)
+            near = nearest(key, known or table) or _deeper(key, table)
+            remedy = "" if near else f"the keys here are {', '.join(known)}"
+            yield IntentError(
+                "unknown key", value.key_place, path_text(where), nearest=near, remedy=remedy
+            )
         elif entry.verdict in (REFUSED, LATER):
             yield IntentError(verdict_text(key, entry), value.key_place, path_text(where))
         elif key == "renderer":
             yield from check_renderer(value, where)
         elif entry.inner:
             yield from _inner(value, entry.inner, where, key in _NAMED)
+
+
+def _deeper(key: str, table: dict[str, Key]) -> str:
+    """Return the nearest key one level below, where it may have been meant to be."""
+    for name, entry in table.items():
+        if entry.inner and name not in _NAMED:
+            # Stricter than for a key's own level: a guess from afar has to be a good one.
+            for near in difflib.get_close_matches(key, list(entry.inner), 1, 0.8):
+                return f"{name}.{near}"
+    return ""
 
 
 def check_renderer(node: Node, path: Path) -> Iterator[IntentError]:

@@ -37,6 +37,12 @@ class Source:
         IntentError with the place of the first thing that is wrong.
         """
         self.hosts = _elements(hosts, root, "host")
+        if not self.hosts:
+            raise InventoryError(
+                "no host is here",
+                Place(_name(hosts, root), 1, 1),
+                remedy="write the first: `hv-1: {hostname: ADDRESS, groups: []}`",
+            )
         self.groups = _elements(groups, root, "group") if groups.exists() else {}
         self.defaults = _mapping_of(defaults, root) if defaults.exists() else Mapping({}, "", 0)
         _check(self.defaults, DEFAULTS_KEYS, "defaults")
@@ -59,9 +65,8 @@ class Source:
     def listed(self, element: Mapping) -> list[tuple[str, Place]]:
         """Return the groups that a host or group lists, with their places."""
         node = element.get("groups")
-        if node is None:
+        if not isinstance(node, Sequence):  # null, as everything else was refused before
             return []
-        assert isinstance(node, Sequence)
         names: list[tuple[str, Place]] = []
         for item in node.items:
             assert isinstance(item, Scalar)
@@ -120,10 +125,12 @@ def _data(element: Mapping) -> Mapping:
     return node if isinstance(node, Mapping) else Mapping({}, element.file, element.at)
 
 
+def _name(path: Path, root: Path | None) -> str:
+    return str(path.relative_to(root) if root and path.is_relative_to(root) else path)
+
+
 def _mapping_of(path: Path, root: Path | None) -> Mapping:
-    name = str(path)
-    if root is not None and path.is_relative_to(root):
-        name = str(path.relative_to(root))
+    name = _name(path, root)
     if not path.exists():
         raise InventoryError(
             "there is no such file", Place(name, 0, 0), remedy="`fleet init DIR` makes a project"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from projects import make, one_host, specs
 
-from fleet.errors import IntentError, UsageError
+from fleet.errors import IntentError, InventoryError, UsageError
 from fleet.host.registry import load
 from fleet.host.spec import dashed, field_names
 from fleet.intent import (
@@ -126,6 +126,9 @@ REFUSED = [
     ("network: {ethernets: {e: {mtu: 10}}}", "ethernets.e.mtu: '10' is too small: at least 68"),
     ("network: {ethernets: {e: {mtu: true}}}", "a whole number is expected, not 'true'"),
     ("network: {ethernets: {e: {mut: 1500}}}", "e.mut: unknown key; did you mean 'mtu'?"),
+    ("network: {bridges: {b: {forwrd-delay: 1}}}", "did you mean 'parameters.forward-delay'?"),
+    ("network: {bridges: {b: {qqq: 1}}}", "b.qqq: unknown key; the keys here are "),
+    ("network: {bridges: {default: {}}}", "'default' is not an interface name"),
     ("network: {ethernts: {}}", "network.ethernts: unknown key; did you mean 'ethernets'?"),
     ("netwrok: {ethernets: {}}", "netwrok: unknown section; did you mean 'network'?"),
     ("sysctls: {net.ipv4.ip_forward: 1}", "did you mean 'sysctl'?"),
@@ -366,6 +369,13 @@ def test_the_plugin_loads_without_the_rest(tmp_path: Path) -> None:
         )
     }
     assert plugin(**files).load().hosts["h1"].hostname == "192.0.2.1"
+
+
+def test_an_inventory_without_hosts_is_a_located_error(tmp_path: Path) -> None:
+    """A hosts.yaml without a host is wrong at its first line; groups may be null."""
+    with pytest.raises(InventoryError, match=r"inventory/hosts.yaml:1:1: no host is here"):
+        make(tmp_path, "# none yet\n")
+    assert list(make(tmp_path, "h: {groups: null}\n").inventory.hosts) == ["h"]
 
 
 def test_unknown_hosts_and_folders_are_usage_errors(tmp_path: Path) -> None:

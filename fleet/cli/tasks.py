@@ -25,11 +25,42 @@ def run_task(scope: Scope, name: str, words: Sequence[str], as_json: bool) -> in
     if as_json:
         print_json("run", {host: _json(each) for host, each in result.items()}, code, task=name)
         return code
+    if scope.verbose:
+        _print_all(result)
+        return code
     paint = paint_for()
     for host, each in result.items():
         for line in _lines(host, each, paint):
             print(line)
     return code
+
+
+def _print_all(result: AggregatedResult) -> None:
+    """Print every subtask's result too, the way Nornir's users know it from nornir-utils."""
+    import contextlib
+    import io
+    import re
+
+    for results in result.values():
+        for each in results:
+            # nornir-utils prints what a host said as it came.
+            each.result, each.diff = _cleaned(_data(each.result)), _cleaned(each.diff)
+    shown = io.StringIO()
+    # Imported in here, for it has colorama wrap what stdout and stderr are then, for good.
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
+        from nornir_utils.plugins.functions import print_result
+
+        print_result(result)
+    on = paint_for().on
+    for line in shown.getvalue().splitlines():
+        plain = re.sub("\x1b\\[[0-9;]*m", "", line)
+        if plain:
+            print(f"{line}\x1b[0m" if on and plain != line else plain)
+
+
+def _cleaned(value: Any) -> Any:
+    text = value if isinstance(value, str) else _text(value)
+    return "\n".join(clean(line, 4000) for line in text.splitlines())
 
 
 async def _run(work: Work, name: str, arguments: dict[str, Any]) -> AggregatedResult:
@@ -70,7 +101,8 @@ def _json(results: MultiResult) -> dict[str, Any]:
     return {
         "failed": results.failed,
         "changed": results.changed,
-        "result": _data(results[0].result),
+        # Nornir keeps the traceback of a task that raised as its result.
+        "result": None if results[0].exception is not None else _data(results[0].result),
         "error": None if error is None else f"{type(error).__name__}: {error}",
     }
 

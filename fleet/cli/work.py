@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,8 +89,12 @@ def work_on(how: OneHost, host: str) -> Work:
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on a loop of its own."""
-    return asyncio.run(work)
+    """Run a coroutine to its end on a loop of its own.
+
+    What an operator's task prints goes to stderr: stdout is the command's, and may be JSON.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        return asyncio.run(work)
 
 
 def counting(count: Count) -> Callable[[Event], None]:

@@ -345,6 +345,11 @@ def test_run_passes_arguments_and_prints_results(engine: type[Engine], capsys: A
     ]
     assert engine.asked[-1][-1] == {"wait": 300, "force": False, "name": "x"}
     assert run(capsys, "run", "facts", "--", "wait")[0] == 2
+    code, out, _ = run(capsys, "run", "facts", "-v")
+    assert code == 1
+    assert "kernel 6.1\\x07" in out
+    assert "* hv-2 ** changed" in out
+    assert "\x1b" not in out
 
 
 def test_problem_of_a_plan_is_exit_3(engine: type[Engine], capsys: Any) -> None:

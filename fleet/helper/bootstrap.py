@@ -87,9 +87,11 @@ class Code:
   try:os.unlink(self.path)
   except OSError:pass
   p=os.path.dirname(self.path)
-  with open(p+'/source','rb') as f:s=f.read()
+  try:
+   with open(p+'/source','rb') as f:s=zlib.decompress(f.read())
+  except (OSError,zlib.error) as e:raise ImportError(n+': '+str(e))
   if sha256(s).hexdigest()!=os.path.basename(p):raise ImportError(n+': digest mismatch in '+p)
-  s=json.loads(zlib.decompress(s));n=n if n in s else n+'.'
+  s=json.loads(s);n=n if n in s else n+'.'
   return compile(s[n],n.rstrip('.'),'exec',dont_inherit=True,optimize=2)
 class Later:
  def find_spec(self,name,path=None,target=None):
@@ -142,8 +144,11 @@ def put(path,data):
 def pushed(path):
  try:
   d=os.open(path,os.O_RDONLY|os.O_NOFOLLOW|os.O_CLOEXEC|os.O_NONBLOCK)
-  with open(d,'rb') as f:data=f.read()
+  with open(d,'rb') as f:return text(f.read())
  except OSError:return None
+def text(data):
+ try:data=zlib.decompress(data)
+ except zlib.error:return None
  return data if sha256(data).hexdigest()==name else None
 def compiled():
  try:
@@ -185,10 +190,11 @@ try:
    c=sys.stdin.buffer.read(want-len(data))
    if not c:break
    data+=c
-  if sha256(data).hexdigest()!=name:refuse('what came is not what was announced')
-  put(here+'/source',data);put(here+'/kind',b'$KIND')
+  sent=data;data=text(sent)
+  if data is None:refuse('what came is not what was announced')
+  put(here+'/source',sent);put(here+'/kind',b'$KIND')
  index,parts,at={},[],0
- modules=json.loads(zlib.decompress(data));loader=modules.pop('')
+ modules=json.loads(data);loader=modules.pop('')
  for m,s in sorted(modules.items()):
   c=marshal.dumps(compile(s,m.rstrip('.'),'exec',dont_inherit=True,optimize=2))
   index[m]=(at,len(c),hash(c));at+=len(c);parts.append(c)

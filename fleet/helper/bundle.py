@@ -1,9 +1,9 @@
 """What is pushed to hosts: archives of sources, named by their content.
 
 Two archives: ``helper`` is fleet's own host code; ``pyroute2`` is the part of pyroute2 that
-applying needs, pushed to a host when it first has something to change. An archive is the compressed
-JSON of ``{module: source}``, a package's name ending in a dot, the loader's empty; it is named by
-its SHA-256.
+applying needs, pushed to a host when it first has something to change. An archive is JSON of
+``{module: source}``, a package's name ending in a dot, the loader's empty. It is named by the
+SHA-256 of that text, whatever library compresses it for the way.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import hashlib
 import importlib.util
 import json
 import zlib
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from fleet.helper.bootstrap import LOADER
@@ -30,20 +29,23 @@ PYROUTE2 = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
 class Archive:
-    """Bytes to push, the name they go by (their SHA-256 in hex), and what they are."""
+    """Sources to push, the name they go by (the SHA-256 of their text, in hex), and their kind."""
 
-    data: bytes
-    name: str
-    kind: str = "helper"
+    def __init__(self, text: bytes, name: str = "", kind: str = "helper") -> None:
+        self.text, self.kind = text, kind
+        self.name = name or hashlib.sha256(text).hexdigest()
+
+    @cached_property
+    def data(self) -> bytes:
+        """The bytes to push: compressed only when a host lacks them, for it takes 0.1 s."""
+        return zlib.compress(self.text, 6)
 
 
 def pack(modules: dict[str, str], kind: str = "helper") -> Archive:
-    """Return an archive of sources by module; the same sources give the same bytes."""
+    """Return an archive of sources by module; the same sources have the same name."""
     text = json.dumps({"": LOADER, **modules}, sort_keys=True, separators=(",", ":"))
-    data = zlib.compress(text.encode(), 9)
-    return Archive(data, hashlib.sha256(data).hexdigest(), kind)
+    return Archive(text.encode(), kind=kind)
 
 
 def sources(folder: Path, package: str) -> dict[str, str]:

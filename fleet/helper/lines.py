@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any
 
 from fleet.errors import ProtocolError
-from fleet.ssh.text import LONGEST_QUOTE, printable
+from fleet.printable import LONGEST_QUOTE, printable
 
 #: The longest line and the most a session may send, in bytes; lines that nobody has read yet;
 #: how deep an answer may be nested; how much of stderr is kept to tell why a helper ended.

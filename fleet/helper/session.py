@@ -17,7 +17,7 @@ from fleet.helper import bootstrap, bundle
 from fleet.helper.lines import Lines, parse
 from fleet.host.change import Problem
 from fleet.host.spec import decode, field_names
-from fleet.ssh.text import printable
+from fleet.printable import printable
 
 if TYPE_CHECKING:
     from fleet.ssh.connection import AsyncSSH

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fleet.errors import FleetError, HostUnreachable, UsageError
-from fleet.ssh.text import printable
+from fleet.printable import printable
 
 if TYPE_CHECKING:
     from asyncssh import SSHClientConnection, SSHClientProcess

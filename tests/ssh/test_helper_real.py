@@ -244,21 +244,38 @@ def test_a_login_shell_that_talks_is_told_apart(host: Host) -> None:
 
 
 def test_flipped_bits_do_not_run(host: Host) -> None:
-    """Wherever a bit of the compiled file flips, the helper that answers is the one pushed."""
+    """Wherever a bit of the compiled file flips, what runs is what was pushed, or nothing does."""
     ask(host)
     whole = code_file(host).read_bytes()
     head = 40 + int.from_bytes(whole[32:40], "big")
-    places = [0, 31, 35, 39, 40, 41, head - 1, head, head + 1, len(whole) - 1]
-    places += range(50, len(whole), len(whole) // 8)
-    for place in places:
-        flipped = bytearray(whole)
-        flipped[place] ^= 1 << (place % 8)
-        code_file(host).write_bytes(flipped)
-        assert ask(host)["hash"] == bundle.helper_archive().name, place
-        ask(host, "audit", state=STATE)
-        push_here(host, bundle.helper_archive())
-        assert code_file(host).read_bytes() != flipped, place
-        code_file(host).write_bytes(whole)
+    request = json.dumps({"id": 1, "op": "audit", "state": STATE}).encode() + b"\n"
+    places = [0, 31, 32, 39, 40, head - 1, head, len(whole) - 1]
+    for place in [*places, *range(50, len(whole), len(whole) // 8)]:
+        path = code_file(host)
+        path.write_bytes(flipped(whole, place))
+        first, *rest = [json.loads(line) for line in start(host, ask=request).stdout.splitlines()]
+        assert (first == {"fleet": "miss"}) == (place < head), place
+        assert [answer["ok"] for answer in rest] == ([] if place < head else [True])
+        path.write_bytes(whole)
+        path.chmod(0o600)
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    """Return data with one bit turned."""
+    return data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("place", [45, -1])
+def test_a_flipped_bit_is_put_right(host: Host, place: int) -> None:
+    """A host whose compiled file is damaged answers, and has a good one again."""
+    ask(host)
+    whole = code_file(host).read_bytes()
+    bad = flipped(whole, place % len(whole))
+    code_file(host).write_bytes(bad)
+    assert ask(host, "audit", state=STATE)["ok"]
+    push_here(host, bundle.helper_archive())
+    assert code_file(host).read_bytes() != bad
+    assert ask(host, "audit", state=STATE)["ok"]
 
 
 def test_a_flipped_source_is_pushed_again(host: Host) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.errors import ProtocolError
 from fleet.helper import lines
 from fleet.helper.lines import Lines, parse
-from fleet.ssh.text import printable
+from fleet.printable import printable
 
 
 class Channel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.host import conflict, registry
+from fleet.host import conflict, inside, registry
 from fleet.host.change import Change, HostError, Plan, Problem, Resource
 from fleet.host.digest import digest
 from fleet.host.draft import Draft
@@ -39,15 +39,15 @@ def plan_from(state: State, ledger: dict[str, Entry], observation: Observation) 
     """Return the plan of a host as observed; pure but for the observation's lazy reading."""
     _find_management(state, observation)
     drafts = _drafts(state, ledger, observation)
-    deleted = _deleted_namespaces(drafts[0], ledger) if len(drafts) > 1 else set()
+    deleted = inside.deleted_namespaces(drafts[0], ledger) if len(drafts) > 1 else set()
     changes: list[Change] = []
     problems: list[Problem] = []
     for draft in drafts:
         if draft.namespace in deleted:
-            _forbid(draft)
+            inside.forbid(draft)
         else:
             _fill(draft, ledger)
-            _wait_for_namespace(draft, drafts[0])
+            inside.wait_for_namespace(draft, drafts[0])
         changes += draft.changes
         problems += draft.problems
     rank = {entry.kind: entry.order for entry in registry.KINDS}
@@ -73,38 +73,6 @@ def plan_from(state: State, ledger: dict[str, Entry], observation: Observation) 
         _unmanaged(state, ledger, drafts),
         _settle(named, drafts),
     )
-
-
-def _deleted_namespaces(host: Draft, ledger: dict[str, Entry]) -> set[str]:
-    """Return the namespaces that intent no longer has and that fleet made: all in them goes too."""
-    removed = [entry for entry in host.removals if entry.kind == "namespace" and entry.created]
-    return {entry.name for entry in removed}
-
-
-def _forbid(draft: Draft) -> None:
-    for resource in draft.resources:
-        draft.problem(
-            resource.key,
-            f"the namespace {draft.namespace} to stay",
-            "intent no longer has it",
-            "keep the namespace in the intent, or take out what is in it",
-        )
-
-
-def _wait_for_namespace(draft: Draft, host: Draft) -> None:
-    """What is in a namespace that does not exist yet comes after its creation."""
-    if not draft.namespace or draft.observation.exists:
-        return
-    token = f"namespace:{draft.namespace}"
-    if draft.changes and not any(token in change.provides for change in host.changes):
-        draft.problem(
-            draft.changes[0].key,
-            f"the namespace {draft.namespace}",
-            "no such namespace",
-            f"add it to the intent: namespaces: {{{draft.namespace}: {{}}}}",
-        )
-    for change in list(draft.changes):
-        draft.amend(change, requires=(*change.requires, token))
 
 
 def _find_management(state: State, observation: Observation) -> None:

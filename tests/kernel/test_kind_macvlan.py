@@ -66,7 +66,7 @@ def test_adopt_release_and_revert(host: Space) -> None:
 
 
 def test_traffic(host: Space) -> None:
-    """Two macvlans in bridge mode reach each other and the NIC's far end; private ones do not."""
+    """Two macvlans in bridge mode reach each other and the NIC's far end."""
     with space() as one, space() as other:
         state = {
             "veth/e0": {"peer": "e1"}, "veth/e1": {"peer": "e0", "addresses": [

@@ -135,7 +135,7 @@ def test_who_else_rejects(host: Space) -> None:
 
 
 def test_revert_and_second_plan(guests: Guests) -> None:
-    """A revert takes a new policy away and gives a changed one back; counters survive a rollout."""
+    """A revert takes a new policy away and gives a changed or deleted one back."""
     guests.host.goes_back({"policy/all": {"isolate": True}})
     guests.host.roll({"policy/all": {"isolate": True}})
     guests.host.goes_back({"policy/all": {"isolate": True, "limits": [{"packets": "20/second"}]}})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli.options import Scope
+from fleet.cli.project import open_project
 from fleet.cli.reading import exit_of, make_plans, print_plans
 from fleet.cli.say import print_json
 from fleet.cli.work import Work, finish, work_of, work_of_run
@@ -63,6 +64,7 @@ def roll_out(scope: Scope, plan_file: Path | None, wishes: Wishes) -> int:
         raise UsageError("nobody can be asked here (stdin is no terminal); say --yes to go ahead")
     reviewed = _read(plan_file)
     work = _work(scope, reviewed, wishes)
+    wishes.options(work.project.config)  # what is wrong with them is said before a host is asked
     plans = finish(make_plans(work)) if reviewed is None else _of(reviewed, work)
     print_plans(plans, scope.verbose, sys.stderr if wishes.as_json else None)
     # A host that a transaction holds may look as intended and be about to go back.
@@ -137,6 +139,9 @@ def _read(plan_file: Path | None) -> Reviewed | None:
 def _work(scope: Scope, reviewed: Reviewed | None, wishes: Wishes) -> Work:
     """Return the work: of a plan or a past run, all of its hosts unless fewer were asked for."""
     if wishes.resume:
+        from fleet.record.reader import run as past_run
+
+        past_run(open_project(scope.project), wishes.resume)  # there has to be one, in this record
         return work_of_run(scope, wishes.resume)
     if reviewed is not None and not scope.narrowed:
         return work_of(scope, reviewed.hosts)

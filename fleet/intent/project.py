@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleet.errors import IntentError, UsageError
+from fleet.intent.convert import joined
 from fleet.intent.source import Source, nearest
-from fleet.intent.tree import Mapping, leaves, path_text, plain
+from fleet.intent.tree import Mapping, Scalar, Sequence, find, leaves, path_text, plain
 
 if TYPE_CHECKING:
     from nornir.core.inventory import Inventory
@@ -74,6 +76,16 @@ class Project:
     def task_folders(self) -> list[Path]:
         """Where tasks are looked up: the project, then what fleet carries."""
         return [self.path / "tasks", STARTER / "tasks"]
+
+    @functools.cached_property
+    def tasks(self) -> frozenset[str]:
+        """The names of all tasks; none is loaded."""
+        return frozenset(
+            file.stem
+            for folder in self.task_folders
+            for file in folder.glob("*.py")
+            if not file.stem.startswith("_")
+        )
 
     @functools.cached_property
     def renderer(self) -> Renderer:
@@ -146,6 +158,9 @@ def render_state(project: Project, host: str) -> State:
     data = intent_of(project, host)
     hostname = str(project.source.connection(host, "hostname") or host)
     try:
+        errors = list(_unknown_tasks(data, project.tasks))
+        if errors:
+            raise joined(errors)
         return project.assembler.state(host, hostname, data)
     except IntentError as error:
         raise _of_host(error, host) from None
@@ -186,6 +201,27 @@ def validate(project: Project, hosts: Iterable[str] | None = None) -> list[Inten
 def manager_file(project: Project, host: str) -> str:
     """Return the netplan file that a commit puts on a host, empty where there is none."""
     return "".join(render_state(project, host).files.values())
+
+
+def _unknown_tasks(data: Mapping, tasks: frozenset[str]) -> Iterator[IntentError]:
+    """Yield an error for each gate and drain task that is named and that nobody wrote.
+
+    A rollout would find out between arming a host and confirming it.
+    """
+    for path in (("gates",), ("drain",), ("rollout", "fleet-gates")):
+        where = ("fleet", *path)
+        node, found = find(data, where)
+        for item in node.items if isinstance(node, Sequence) else [node]:
+            if found != where or not isinstance(item, Scalar) or item.null or item.text in tasks:
+                continue
+            # What can be no task's name at all, the settings refuse.
+            if re.fullmatch("[A-Za-z][A-Za-z0-9_]*", item.text):
+                yield IntentError(
+                    f"there is no task {item.text!r} in tasks/",
+                    item.place,
+                    path_text(where),
+                    nearest=nearest(item.text, tasks),
+                )
 
 
 def _of_host(error: IntentError, host: str) -> IntentError:

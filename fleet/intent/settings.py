@@ -31,9 +31,16 @@ def _share(value: str) -> str:
     return value
 
 
+def _allowed(value: str) -> str:
+    if not re.fullmatch(r"drain|reboot|([^:/]+:)?[a-z]+/\S.*", value):
+        raise ValueError(f"{value!r} is not drain, reboot, or a resource such as veth/vm7")
+    return value
+
+
 TaskName = Annotated[str, Check(_task)]
 Target = Annotated[str, Check(_target)]
 Share = Annotated[str, Check(_share)]
+Allowed = Annotated[str, Check(_allowed)]
 Count = Annotated[int, Bound(0, 1_000_000)]
 #: The watchdog's deadline is never less than what applying, settling and three connects take.
 Deadline = Annotated[float, Bound(1, 86400)]
@@ -66,7 +73,7 @@ class RolloutSettings:
     wave: Share | None = None
     soak: Annotated[float, Bound(0, 86400)] | None = None
     max_failures: Count | None = None
-    allow: tuple[Text, ...] = ()
+    allow: tuple[Allowed, ...] = ()
     #: Tasks run after each wave's confirms, on the hosts of the wave.
     fleet_gates: tuple[TaskName, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,10 @@ class Selection:
         return host.name in self.hosts or any(map(host.has_parent_group, self.groups))
 
 
+#: An impact, or a resource's key: kind/name, or namespace:kind/name.
+_ALLOWED = re.compile(r"drain|reboot|([^:/]+:)?[a-z]+/\S.*")
+
+
 @dataclass(frozen=True)
 class RolloutOptions:
     """How a rollout goes.
@@ -86,6 +91,12 @@ class RolloutOptions:
             raise UsageError("canary, max-failures and soak cannot be negative")
         if self.confirm_timeout is not None and not 1 <= self.confirm_timeout <= 86400:
             raise UsageError("confirm-timeout must be between 1 and 86400 seconds")
+
+        for word in self.allow:
+            if not _ALLOWED.fullmatch(word):
+                raise UsageError(
+                    f"--allow {word!r}: allow drain, reboot, or one resource such as veth/vm7"
+                )
 
     @classmethod
     def of(cls, config: Mapping[str, Any], **given: Any) -> RolloutOptions:

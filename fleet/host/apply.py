@@ -196,13 +196,19 @@ def check_fence(transaction: Transaction, token: str, system: System) -> None:
 
 
 def _carry_out(armed: Armed, system: System, pipe: int) -> None:
+    from fleet.host.recover import load_snapshot
+    from fleet.host.theirs import Watch
+
     transaction, changes = armed.transaction, armed.plan.changes
+    others = Watch(system, transaction.live, load_snapshot(transaction))
     for index, change in enumerate(changes):
         words = {"index": index, "of": len(changes), "key": change.key, "what": change.what}
         transaction.journal.append(APPLYING, step="begin", **words)
         crash.point(f"apply.change.{index}.before")
+        others.begin()
         check_fence(transaction, armed.token, system)
         _change(system, change)
+        others.end(last=index == len(changes) - 1)
         crash.point(f"apply.change.{index}.after")
         transaction.journal.append(APPLYING, step="done", index=index)
         _say(pipe, {"event": "change", **words})

@@ -200,8 +200,12 @@ def address_differences(snapshot: Snapshot, now: Snapshot, device: str) -> Lists
 
 
 def address_orders(snapshot: Snapshot, now: Snapshot, device: str) -> tuple[list[str], list[str]]:
-    """Return the keys of the addresses that both have, in the order of each."""
-    then = [address_key(item) for item in snapshot["addresses"].get(device, [])]
+    """Return the keys of the addresses that both have, in the order of each.
+
+    One that somebody else added meanwhile has no place of its own in it.
+    """
+    items = snapshot["addresses"].get(device, [])
+    then = [address_key(item) for item in items if not item.get("theirs")]
     have = [address_key(item) for item in now["addresses"].get(device, [])]
     return [key for key in then if key in have], [key for key in have if key in then]
 

@@ -155,6 +155,7 @@ def _restore(
         snapshot = (memory or {}).get("snapshot") or load_snapshot(transaction)
     except (OSError, ValueError) as error:
         return [f"the snapshot cannot be read: {error}"]
+    snapshot = _with_theirs(transaction, system, snapshot)
     left = _rounds(system, snapshot)
     if stuck:
         stuck = fence.kill_all(facts.get("cgroup", ""), facts.get("session"), FENCE_BUDGET)
@@ -162,10 +163,22 @@ def _restore(
     return left + [f"process {who[0]} cannot be killed" for who in stuck]
 
 
+def _with_theirs(transaction: Transaction, system: System, snapshot: Any) -> Any:
+    """The snapshot with what others changed meanwhile; without it where that cannot be told, for
+    the way in goes before the work of others."""
+    from fleet.host.theirs import allow_for
+
+    try:
+        return allow_for(system, transaction.live, snapshot)
+    except Exception as error:
+        sys.stderr.write(f"fleet: what others changed is not known: {error}\n")
+        return snapshot
+
+
 #: What the way back imports where it stands: a watchdog has it in memory before it is armed.
 NEEDED = (
     "errno", "fcntl", "sys", "fleet.host.restore", "fleet.host.restore_tap",
-    "fleet.host.snapshot_parts",
+    "fleet.host.snapshot_parts", "fleet.host.theirs",
 )
 #: And where it has to run programs: namespaces are made by ip(8), tables put back by nft(8).
 PROGRAMS = ("subprocess", "fleet.host.ruleset", "fleet.host.spaces", "fleet.host.system")
@@ -226,7 +239,7 @@ def load_snapshot(transaction: Transaction) -> Any:
 
 def _clear(transaction: Transaction) -> None:
     """Remove what only an open transaction needs."""
-    for name in ("snapshot", "lease", "applier"):
+    for name in ("snapshot", "lease", "applier", "seen", "theirs"):
         try:
             files.remove(f"{transaction.live}/{name}")
         except OSError:

@@ -40,9 +40,14 @@ def restore_addresses(step: Step) -> None:
             continue
         _change(step, device, missing, extra, seconds)
         wanted = [i for i in step.then["addresses"].get(device, []) if diff.alive(i, seconds)]
-        for family, scope in sorted({(i["family"], i["scope"]) for i in wanted}):
-            group = [i for i in wanted if (i["family"], i["scope"]) == (family, scope)]
+        own = [item for item in wanted if not item.get("theirs")]
+        for family, scope in sorted({(i["family"], i["scope"]) for i in own}):
+            group = [i for i in own if (i["family"], i["scope"]) == (family, scope)]
             _in_order(step, device, group, seconds)
+        for item in wanted:
+            # What others added goes where the kernel puts it, once the rest is in order.
+            if item.get("theirs"):
+                _in_order(step, device, [item], seconds)
 
 
 def _change(

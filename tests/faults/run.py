@@ -22,7 +22,6 @@ from .scenarios import SCENARIOS, Scenario
 from .world import CONTROLLER, OWN, Helper, HelperFailed, Keys, World, now, world
 
 NONCE = "the controller's"
-DEADLINE = 1.6
 #: Seconds after the deadline by which a new login must work.
 GRACE = 10.0
 #: Pings between guests are this far apart, and so many may be lost.
@@ -94,11 +93,11 @@ class Run:
     """The controller's side of one transaction under a fault."""
 
     def __init__(
-        self, world_: World, fault: Fault, reference: dict[str, Any], deadline: float = DEADLINE
+        self, world_: World, fault: Fault, reference: dict[str, Any], deadline: float = 0.0
     ) -> None:
         self.world, self.fault, self.reference = world_, fault, reference
         self.scenario = SCENARIOS[fault.scenario]
-        self.seconds = deadline
+        self.seconds = deadline or self.scenario.deadline
         self.notes: list[str] = []
         self.committed_here = False
         self.striker: Striker | None = None

@@ -35,6 +35,8 @@ class Scenario:
     #: Ports of guests that must stay in this bridge, and how many pings between them may be lost.
     bridge: str = ""
     ports: tuple[str, ...] = ()
+    #: Seconds from arming to the revert: as few as a plan of that many changes can do with.
+    deadline: float = 1.6
     prepare: Callable[[World], None] | None = None
     #: The plan cannot succeed: all that counts is that it is taken back.
     fails: bool = False
@@ -180,7 +182,7 @@ _add(
 )
 _add(
     Scenario(
-        "guests", changes=23, bridge="br1", ports=PORTS, prepare=_guests, touched="br1",
+        "guests", changes=23, deadline=3.0, bridge="br1", ports=PORTS, prepare=_guests, touched="br1",
         beside="port7",
         state=_state(
             ("bridge/br1", {
@@ -194,7 +196,7 @@ _add(
 )  # fmt: skip
 _add(
     Scenario(
-        "seventeenth-fails", changes=17, fails=True, before=_MANY, beside="many00",
+        "seventeenth-fails", changes=17, deadline=3.0, fails=True, before=_MANY, beside="many00",
         state=_state(
             *((f"sysctl/{key}", {"value": "1"}) for key in _LEFT),
             ("sysctl/net.ipv4.tcp_congestion_control", {"value": "no-such-thing"}),

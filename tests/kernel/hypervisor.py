@@ -205,7 +205,7 @@ class Hypervisor:
                 return dict(json.loads(path.read_text().split("\n", 1)[1]))
         return {}
 
-    def wait_for_outcome(self, name: str = "tx1", seconds: float = 10.0) -> dict[str, Any]:
+    def wait_for_outcome(self, name: str = "tx1", seconds: float = 30.0) -> dict[str, Any]:
         until(lambda: bool(self.outcome(name)), seconds)
         return self.outcome(name)
 
@@ -223,7 +223,7 @@ class Hypervisor:
         return self.helper(f"connection({when!r}, {address!r})\n")
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

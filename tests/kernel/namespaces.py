@@ -198,7 +198,7 @@ def connect(one: Space, device: str, other: Space, peer: str) -> None:
     other.ip(f"link set {peer} up")
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until a condition holds; the test fails where it does not in time."""
     end = time.monotonic() + seconds
     while not condition():

@@ -9,7 +9,7 @@ PYTHON := $(VENV)/bin/python
 SYSTEM_PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 #: What the labs and the tests run: Debian 12's names.
-PACKAGES := python3-venv openssh-server openssh-client iproute2 nftables ethtool iputils-ping \
+PACKAGES := python3-venv sudo openssh-server openssh-client iproute2 nftables ethtool iputils-ping \
 	procps util-linux strace
 #: What libvirt-python, which has no wheel, is built with.
 LIBVIRT_PACKAGES := libvirt-dev pkg-config gcc python3-dev

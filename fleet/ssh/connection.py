@@ -50,6 +50,7 @@ class AsyncSSH:
         self._extras: dict[str, Any] = {}
         self._connecting: asyncio.Task[SSHClientConnection] | None = None
         self._jump: AsyncSSH | None = None
+        self._accepted = False
         self.key: Any = None
 
     # Nornir takes what it finds under ``connection`` for the connection itself.
@@ -123,9 +124,15 @@ class AsyncSSH:
             through = await self._jump.ready()
             connect += login  # the far end's TCP connection is not ours to see
         loop = asyncio.get_running_loop()
+        self._accepted = False
         async with asyncio.timeout(connect) as limit:
+
+            def accepted() -> None:
+                self._accepted = True
+                limit.reschedule(loop.time() + login)
+
             if through is None:
-                connected.set(lambda: limit.reschedule(loop.time() + login))
+                connected.set(accepted)
             return await asyncssh.connect(
                 self.hostname, self._port or (), tunnel=through, options=options
             )
@@ -150,7 +157,14 @@ class AsyncSSH:
                 f"{where}: login refused for {who}: {said}; try ssh {who}@{self.hostname}"
             )
         if isinstance(error, TimeoutError):
-            return HostUnreachable(f"{where}: no answer in time; see whether its sshd runs")
+            if self._accepted:
+                return HostUnreachable(
+                    f"{where}: no answer in time, though the connection was taken; "
+                    "see whether its sshd hangs"
+                )
+            return HostUnreachable(
+                f"{where}: no answer in time; see whether the host is up and its sshd runs"
+            )
         return HostUnreachable(f"{where}: {said}")
 
     @property

@@ -12,15 +12,20 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fleet.host.change import CREATE, DELETE, Change, amended, resource_key
+from fleet.host.change import CREATE, DELETE, FILE, Change, amended, resource_key
 from fleet.host.spec import dashed
 
 
 def before(state: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
-    """Return a state as plain data with changes taken back, the last one first."""
+    """Return a state as plain data with changes taken back, the last one first.
+
+    The manager's file of then is not known, so there is none: fleet's units bring the state back.
+    """
     old = copy.deepcopy(dict(state))
+    old.pop("manager", None)
+    changes = [change for change in changes if change.kind != FILE]
     resources = {_key(each): each for each in old.get("resources") or []}
-    for change in reversed(list(changes)):
+    for change in reversed(changes):
         if not change.what and change.action == CREATE:
             resources.pop(change.key, None)
         elif not change.what and change.action == DELETE:
@@ -52,6 +57,8 @@ def was_in(
     old = {_key(each): each.get("spec") or {} for each in earlier.get("resources") or []}
     new = {_key(each): each.get("spec") or {} for each in state.get("resources") or []}
     for change in changes:
+        if change.kind == FILE:
+            continue
         if not change.what and change.action in (CREATE, DELETE):
             if (change.action == CREATE) == (change.key in old):
                 return False

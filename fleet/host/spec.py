@@ -95,17 +95,32 @@ def dashed(name: str) -> str:
 
 
 def _words(annotation: str) -> list[str]:
-    return "".join(c if c.isalnum() or c == "_" else " " for c in annotation).split()
+    for mark in "[],|.":
+        annotation = annotation.replace(mark, " ")
+    return annotation.split()
 
 
 def _nested(cls: type, annotation: str) -> type | None:
+    words = _words(annotation)
     for base in cls.__mro__:
         space = getattr(sys.modules.get(base.__module__), "__dict__", {})
-        for word in _words(annotation):
+        for word in words:
             found = space.get(word)
             if isinstance(found, type) and "__spec_fields__" in found.__dict__:
                 return found
     return None
+
+
+#: What decode() needs of a class: its fields, each with its annotation and the record inside it.
+_plans: dict[type, dict[str, tuple[str, type | None]]] = {}
+
+
+def _plan_of(cls: type) -> dict[str, tuple[str, type | None]]:
+    found = _plans.get(cls)
+    if found is None:
+        declared = _declared(cls).items()
+        found = _plans[cls] = {name: (text, _nested(cls, text)) for name, text in declared}
+    return found
 
 
 def decode(cls: type[T], data: dict[str, Any]) -> T:
@@ -114,13 +129,13 @@ def decode(cls: type[T], data: dict[str, Any]) -> T:
     Lists become tuples. Raises TypeError on a key that is not a field, for the data comes from
     the controller, which has validated it.
     """
-    declared = _declared(cls)
+    plan = _plan_of(cls)
     values: dict[str, Any] = {}
     for name, value in data.items():
-        if name not in declared:
+        if name not in plan:
             raise TypeError(f"{cls.__name__} has no field {name!r}")
-        inner = _nested(cls, declared[name]) if isinstance(value, (dict, list, tuple)) else None
-        values[name] = _decode_value(inner, declared[name], value)
+        annotation, inner = plan[name]
+        values[name] = _decode_value(inner, annotation, value)
     return cls(**values)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .places import draw
+from .races import race
 from .run import References, Result, run
 from .world import keys
 
@@ -51,6 +52,19 @@ def _say(index: int, result: Result) -> None:
         print(f"run {index}: {result.point} -> {result.outcome}: {text}", flush=True)
 
 
+def _races(count: int, jobs: int) -> int:
+    """Sweep confirm over 50 ms around the deadline in steps of 1 ms, again and again."""
+    offsets = [number % 101 - 50 for number in range(count)]
+    with keys() as made, ThreadPoolExecutor(jobs) as pool:
+        found = list(pool.map(lambda offset: race(made, offset), offsets))
+    bad = [each for each in found if not each.good]
+    for each in bad:
+        print(each)
+    won = sum(each.outcome == "COMMITTED" for each in found)
+    print(f"{count} races, {won} confirmed, {count - won} expired: {len(bad)} without one winner")
+    return 1 if bad else 0
+
+
 def main() -> int:
     """Run what is left of the runs and print the figures; 0 only where all four are 0."""
     parser = argparse.ArgumentParser(prog="tests.faults")
@@ -60,9 +74,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=4, help="runs at a time; most of one is waiting")
     parser.add_argument("--seconds", type=float, default=0, help="start no run after so long")
     parser.add_argument("--only", type=int, default=None, help="this run alone, with its result")
+    parser.add_argument("--races", type=int, default=0, help="confirm against expiry, so often")
     words = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("needs root: hosts are namespaces")
+    if words.races:
+        return _races(words.races, words.jobs)
     path = words.state or Path(f".faults-{words.seed}.jsonl")
     done = _read(path, words.seed) if words.only is None else {}
     left = [index for index in range(words.runs) if index not in done]

@@ -103,6 +103,7 @@ class Run:
         self.striker: Striker | None = None
         self.tracer: subprocess.Popen[str] | None = None
         self.armed_at = 0.0
+        self.unit = True
 
     # The transaction
 
@@ -205,7 +206,7 @@ class Run:
                 striker.go_on()
             # What systemd runs a second behind the watchdogs, and what the next operator's
             # command does where nothing was armed.
-            if not asked and (late or not lease) and not world_.watchdogs():
+            if not asked and self.unit and (late or not lease) and not world_.watchdogs():
                 asked = True
                 self._recover(bool(lease))
             time.sleep(0.03)
@@ -213,7 +214,7 @@ class Run:
             striker.go_on()
             if striker.filled:
                 world_.sh("rm -f " + " ".join(striker.filled))
-        if not world_.outcome():
+        if self.unit and not world_.outcome():
             self._recover(True)
         return deadline
 
@@ -225,8 +226,11 @@ class Run:
         helper.close()
 
 
-def run(keys_: Keys, references: References, fault: Fault) -> Result:
-    """Carry out one faulted run; raises only where the harness itself is at fault."""
+def run(keys_: Keys, references: References, fault: Fault, unit: bool = True) -> Result:
+    """Carry out one faulted run; raises only where the harness itself is at fault.
+
+    ``unit`` says that the host has systemd's timer, which the harness plays.
+    """
     began = time.monotonic()
     result = Result(asdict(fault), fault.point)
     scenario = SCENARIOS[fault.scenario]
@@ -237,7 +241,7 @@ def run(keys_: Keys, references: References, fault: Fault) -> Result:
         before = oracle.picture(made)
         pings = Pings(made) if scenario.ports else None
         each = Run(made, fault, reference)
-        each.striker = Striker(made, fault)
+        each.striker, each.unit = Striker(made, fault), unit
         try:
             each.transact()
             deadline = each.settle()

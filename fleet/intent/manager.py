@@ -52,6 +52,7 @@ def network_tree(devices: dict[str, Device]) -> dict[str, Any]:
         keys = _device(devices[name])
         if keys is not None:
             said[name] = keys
+    _drop_without_link(said)
     for section in SECTIONS:
         here = {name: said[name] for name in said if devices[name].section == section}
         for keys in here.values():
@@ -114,6 +115,16 @@ def _route(entry: dict[str, Any]) -> dict[str, Any]:
         # Without a gateway it is the link's; the kernel takes that as said, netplan does not.
         route.setdefault("scope", "link")
     return route
+
+
+def _drop_without_link(said: dict[str, Any]) -> None:
+    """netplan refuses a file with a device that stands on one which is not in it."""
+    while True:
+        lost = [name for name, keys in said.items() if keys.get("link", name) not in said]
+        if not lost:
+            return
+        for name in lost:
+            del said[name]
 
 
 def _only_known_ports(keys: dict[str, Any], said: dict[str, Any]) -> None:

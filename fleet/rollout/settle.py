@@ -159,6 +159,12 @@ async def _confirm_at(part: Part, address: str) -> tuple[HelperError | None, str
     """Confirm at one address; return why it was refused, and the state the host answered with."""
     nonce = part.shared.nonces.get(part.transaction, part.name)
     if nonce is None:
+        # A fleet confirm or fleet revert elsewhere on this controller ended it, and took the nonce.
+        entry = await ask(part)
+        if entry and state_of(entry) == "COMMITTED":
+            return None, "COMMITTED"
+        if entry and state_of(entry) in TERMINAL:
+            raise ended(entry)
         raise Ended(words.REFUSED, "its nonce is not on this controller: it cannot be confirmed")
     part.say("confirm", address)
     assert part.plan is not None

@@ -21,7 +21,7 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
     """Apply the committed state's changes of a phase, ``early`` or ``late``; return the failures.
 
     Each change is tried for itself: after a boot a host is better off with most of its network
-    than with none. Raises ValueError where the stored state is damaged.
+    than with none. What fails, and what the host lacks, is said on stderr. Raises ValueError where the stored state is damaged.
     """
     from fleet.host.plan import make_plan
 
@@ -33,6 +33,13 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
     data.pop("manager", None)
     plan = make_plan(decode_state(data), ledger.load(paths.state), system)
     failed = 0
+    if phase != "early":
+        failed = len(plan.problems)
+        for problem in plan.problems:
+            sys.stderr.write(
+                f"fleet: {problem.resource} {problem.what}: expected {problem.expected}, "
+                f"found {problem.actual}; {problem.remedy}\n"
+            )
     for change in plan.changes:
         if (change.kind in EARLY) == (phase == "early") and not _try(system, change):
             failed += 1

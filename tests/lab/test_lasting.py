@@ -12,6 +12,7 @@ from world import BRIDGE, World, until
 
 from fleet.host.lasting import GENERATORS
 from fleet.host.units import unit_texts
+from fleet.lab.topology import LabError
 
 NETPLAN = "/etc/netplan/90-fleet.yaml"
 SYSCTL = "/etc/sysctl.d/90-fleet.conf"
@@ -215,3 +216,15 @@ def test_a_boot_brings_the_committed_state_back(world: World, python: str) -> No
     assert pictured(world, "hv1") == before
     assert world.logs_in("hv1")
     assert drift(world, expect=0) == []
+
+
+def test_a_boot_without_a_nic_brings_the_rest_back(world: World) -> None:
+    """Where hardware is gone the boot's program says so, and brings back all that it can."""
+    guests = {"addresses": ["10.7.0.1/24"], "parameters": {"stp": False}}
+    world.intend("hv1", bridges={"br0": guests}, ethernets={"eno2": {"mtu": 1450}})
+    world.roll("--host", "hv1")
+    rebooted(world, "hv1")
+    world.run("hv1", "ip", "link", "delete", "eno2")
+    with pytest.raises(LabError, match="ethernet/eno2"):
+        boot(world, "hv1")
+    assert world.held("hv1", "br0") == ["10.7.0.1/24"]

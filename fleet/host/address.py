@@ -67,9 +67,12 @@ def diff_addresses(
     have = {item["address"]: item for item in observed}
     before, names = listed(previous), listed(wanted)
     order = [item["address"] for item in observed]
+    last: dict[tuple[int, int, int], str] = {}
     for text, address in names.items():
+        after, last[ip.subnet(text)] = last.get(ip.subnet(text), ""), f"address:{ip.host(text)}"
         if text not in have:
-            _add(steps, text, address)
+            # One that another device has yet to free must not come behind those listed after it.
+            _add(steps, text, address, after)
         elif _compare(steps, address, before.get(text), have[text]):
             # Taken off and added again, it comes last.
             order.remove(text)
@@ -83,11 +86,10 @@ def diff_addresses(
         _order(steps, list(names), order)
 
 
-def _add(steps: Steps, text: str, address: Address) -> None:
+def _add(steps: Steps, text: str, address: Address, after: str) -> None:
     tokens = (f"address:{ip.host(text)}", f"addresses:{steps.device}")
-    steps.add(
-        "addresses", None, plain(address), provides=tokens, requires=(f"free:{ip.host(text)}",)
-    )
+    needs = (f"free:{ip.host(text)}", *((after,) if after else ()))
+    steps.add("addresses", None, plain(address), provides=tokens, requires=needs)
 
 
 def _remove(steps: Steps, item: dict[str, Any]) -> None:

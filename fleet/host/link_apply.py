@@ -21,6 +21,9 @@ ENODEV, EEXIST, EBUSY, EADDRNOTAVAIL = 19, 17, 16, 99
 FOREVER = 0xFFFFFFFF
 #: include/uapi/linux/if_addr.h
 NODAD = 0x02
+_RT_SCOPE_LINK = 253
+#: include/uapi/linux/neighbour.h
+_NUD_PERMANENT = 0x80
 
 
 def apply(system: System, change: Change) -> None:
@@ -35,7 +38,7 @@ def apply(system: System, change: Change) -> None:
     elif word == "macaddress":
         _set_mac(system, change)
     elif word == "activation-mode":
-        set_link(system, change, state="up" if change.after == "up" else "down")
+        _activate(system, change)
     elif word == "addresses":
         _addresses(system, change)
     elif word == "routes":
@@ -128,13 +131,30 @@ def _set_mac(system: System, change: Change) -> None:
 
     index = index_of(system, change.touches[0])
     try:
-        system.route.link("set", index=index, address=change.after)
+        # neigh_changeaddr() drops permanent neighbours too, whoever put them.
+        with keeping_neighbours(system, index):
+            system.route.link("set", index=index, address=change.after)
     except NetlinkError as error:
         # eth_mac_addr(): drivers without IFF_LIVE_ADDR_CHANGE want the device down.
         if code_of(error) != EBUSY:
             raise refused(change, error) from error
         with down(system, index):
             set_link(system, change, address=change.after)
+
+
+def _activate(system: System, change: Change) -> None:
+    if change.after == "up":
+        set_link(system, change, state="up")
+        return
+    index = index_of(system, change.touches[0])
+    before = messages(system, index)
+    set_link(system, change, state="down")
+    # addrconf_ifdown(): IPv6's addresses go with the device's state; intent still has them.
+    now = {identity(message) for message in messages(system, index)}
+    for message in before:
+        link_local = message["scope"] == _RT_SCOPE_LINK
+        if identity(message) not in now and not link_local:
+            put_address(system, index, message)
 
 
 def _rename(system: System, change: Change) -> None:
@@ -174,12 +194,35 @@ def keeping(system: System, index: int, but: str = "") -> Iterator[None]:
 
     addresses = messages(system, index)
     routes = routes_of(system, index)
-    yield
+    with keeping_neighbours(system, index):
+        yield
     now = {identity(message) for message in messages(system, index)}
     for message in addresses:
         if identity(message) not in now and text_of(message) != but:
             put_address(system, index, message)
     replay(system, routes, routes_of(system, index))
+
+
+@contextmanager
+def keeping_neighbours(system: System, index: int) -> Iterator[None]:
+    """Put back the permanent neighbours that the kernel drops from a device during a step."""
+    before = _permanent(system, index)
+    yield
+    now = _permanent(system, index) if before else {}
+    for (family, address), mac in before.items():
+        if (family, address) not in now:
+            arguments = {"dst": address, "lladdr": mac, "ifindex": index, "family": family}
+            system.route.neigh("replace", state=_NUD_PERMANENT, **arguments)
+
+
+def _permanent(system: System, index: int) -> dict[tuple[int, str], str]:
+    found: dict[tuple[int, str], str] = {}
+    for family in (2, 10):
+        for message in system.route.get_neighbours(family=family, ifindex=index):
+            mac = message.get_attr("NDA_LLADDR")
+            if message["ifindex"] == index and message["state"] & _NUD_PERMANENT and mac:
+                found[family, message.get_attr("NDA_DST")] = mac
+    return found
 
 
 def messages(system: System, index: int) -> list[Any]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 AF_INET6, AF_BRIDGE = 10, 7
-GETLINK, GETADDR, GETROUTE, GETNEIGH, GETRULE, GETQDISC = 18, 22, 26, 30, 34, 38
+GETLINK, GETADDR, GETROUTE, GETNEIGH, GETRULE = 18, 22, 26, 30, 34
 GETMDB, GETNEXTHOP = 86, 106
 CLONED, LOCAL_TABLE = 0x200, 255
 KERNEL = 2
@@ -41,11 +41,10 @@ FOREVER = 0xFFFFFFFF
 #: IFA_F_* that are written and stay: NODAD, OPTIMISTIC, HOMEADDRESS, MANAGETEMPADDR,
 #: NOPREFIXROUTE, MCAUTOJOIN (net/ipv6/addrconf.c, inet6_rtm_newaddr).
 ADDRESS_FLAGS = 0x2 | 0x4 | 0x10 | 0x100 | 0x200 | 0x400
-TEMPORARY = 0x01
+TEMPORARY, DEPRECATED = 0x01, 0x20
 
 _address = Struct("=BBBBi")
 _cacheinfo = Struct("=IIII")
-_qdisc = Struct("=BxxxiIII")
 _mdb_entry = Struct("=iBBH")
 #: Per-device keys, by directory of /proc/sys.
 _PER_DEVICE = ("net/ipv4/conf", "net/ipv6/conf", "net/ipv4/neigh", "net/ipv6/neigh")
@@ -77,6 +76,9 @@ def read_addresses(netlink: Netlink, names: dict[int, str], inside: set[str]) ->
         preferred = valid = FOREVER
         if len(parts.get(6, b"")) >= 16:
             preferred, valid, _, _ = _cacheinfo.unpack_from(parts[6])
+        if flags & DEPRECATED:
+            # inet_fill_ifaddr() says "forever" of a permanent one, whatever it was given.
+            preferred = 0
         found.setdefault(device, []).append(
             {
                 "family": family,
@@ -215,26 +217,6 @@ def read_vlans(netlink: Netlink, names: dict[int, str], inside: set[str]) -> Rec
             if kind == 2:  # IFLA_BRIDGE_VLAN_INFO: struct {u16 flags, vid}
                 flags, vid = number(value[:2]), number(value[2:4])
                 found.setdefault(device, {})[str(vid)] = flags & (0x2 | 0x4)
-    return found
-
-
-def read_qdiscs(netlink: Netlink, names: dict[int, str], inside: set[str]) -> list[Record]:
-    """Return queueing disciplines that somebody set; a default one has no handle."""
-    found: list[Record] = []
-    for _, payload in netlink.dump(GETQDISC, bytes(20)):
-        _, index, handle, parent, _ = _qdisc.unpack_from(payload)
-        device = names.get(index, "")
-        if device in inside and handle:
-            parts = attributes(payload, 20)
-            found.append(
-                {
-                    "dev": device,
-                    "kind": text_of(parts.get(1, b"")),
-                    "handle": handle,
-                    "parent": parent,
-                    "options": parts[2].hex() if 2 in parts else None,
-                }
-            )
     return found
 
 

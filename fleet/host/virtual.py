@@ -62,7 +62,12 @@ def diff_virtual(
             made["macaddress"] = wanted.macaddress
         if wanted.mtu and wanted.mtu != DEFAULT_MTU:
             made["mtu"] = wanted.mtu
-        below = (f"device:{lower}", f"mtu-raised:{lower}") if lower else ()
+        below: tuple[str, ...] = ()
+        if lower:
+            # netdev_rx_handler_register(): a port of a bridge carries no macvlan.
+            master = (observation.links.get(lower) or {}).get("master")
+            left = (f"unport:{lower}", f"absent:{master}")
+            below = (f"device:{lower}", f"mtu-raised:{lower}", *left)
         needs = (f"absent:{name}", *below)
         provides = (f"device:{name}",)
         steps.add("", None, made, action=CREATE, provides=provides, requires=needs)
@@ -78,8 +83,12 @@ def diff_virtual(
 def _keeping(wanted: Link, observation: Observation, name: str) -> Link:
     """Return what a device that is made again shall have: what intent does not name stays."""
     now = observe_link(observation, name)
-    kept: dict[str, Any] = {"macaddress": wanted.macaddress}
-    for word in ("addresses", "routes", "mtu", "activation_mode"):
+    # Whether it is up is never left open: an activation-mode that intent does not name is up.
+    kept: dict[str, Any] = {
+        "macaddress": wanted.macaddress,
+        "activation_mode": wanted.activation_mode,
+    }
+    for word in ("addresses", "routes", "mtu"):
         kept[word] = getattr(wanted, word)
         if kept[word] is None:
             kept[word] = now.get(word.replace("_", "-"))

@@ -242,6 +242,12 @@ def _diff_ports(
             continue
         joining[name] = device
         master = link["master"] if link else None
+        # netdev_rx_handler_register(): what carries a macvlan is no port of a bridge.
+        upper = [
+            n
+            for n, other in observation.links.items()
+            if other["link"] == device and other["kind"] in ("macvlan", "macvtap")
+        ]
         steps.add(
             "interfaces",
             {"interface": name, "master": master} if master else None,
@@ -249,7 +255,11 @@ def _diff_ports(
             impact="blip" if link else "none",
             reason=f"leaves {master}" if master else "",
             provides=(f"port:{bridge}/{device}",),
-            requires=(f"device:{device}", f"unport:{device}"),
+            requires=(
+                f"device:{device}",
+                f"unport:{device}",
+                *(f"absent:{name}" for name in upper if name != bridge),
+            ),
             touches=(bridge, device, *((master,) if master else ())),
         )
     put = [device_of(observation, n) for n in before if n not in original]
@@ -257,7 +267,9 @@ def _diff_ports(
         ours = device in put
         if device in named.values() or not (ours or wanted.interfaces is not None):
             continue
-        if _guest(observation, device):
+        # A veth that fleet itself made a port is no container's, wherever its other end is.
+        own = ours and observation.links[device]["kind"] == "veth"
+        if _guest(observation, device) and not own:
             continue
         leaving.append(device)
         steps.add(

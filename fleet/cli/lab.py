@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from fleet.cli import complete
 from fleet.cli.command import app as new_app
 from fleet.cli.command import command
 from fleet.cli.options import Here, JsonOption
+from fleet.errors import UsageError
 
 app = new_app()
 
@@ -110,6 +112,8 @@ def status(here: Here, lab: NameOption = "lab", as_json: JsonOption = False) -> 
     ):
         print(line)
     if not hosts:
+        if os.geteuid():
+            raise UsageError("whether a lab is up only root can see; run fleet with sudo")
         print(f"lab {lab} is not up; fleet lab up --lab {lab} brings it up")
 
 

@@ -203,6 +203,11 @@ def _preflight(words: dict[str, Any], where: str) -> Exception:
         ("exit status 127", "python3", "install python3, or name it with the extra python"),
         ("exit status 126", "python3 that runs", "see what the host has as its python3"),
         ("not root", "root", "log in as root, or as a user that sudo -n lets"),
+        (
+            "root alone",
+            "a directory that root alone can enter",
+            "see who made it; then chown root and chmod 0700 it",
+        ),
         ("No space left", "space under /var/lib/fleet", "free some space"),
         ("Read-only file", "a writable /var/lib/fleet", "remount its file system writable"),
     ):

@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--state", type=Path, default=None, help="where finished runs are kept")
-    parser.add_argument("--jobs", type=int, default=4, help="runs at a time; most of one is waiting")
+    parser.add_argument("--jobs", type=int, default=4, help="runs at a time")
     parser.add_argument("--seconds", type=float, default=0, help="start no run after so long")
     parser.add_argument("--only", type=int, default=None, help="this run alone, with its result")
     parser.add_argument("--races", type=int, default=0, help="confirm against expiry, so often")

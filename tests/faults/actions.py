@@ -20,7 +20,7 @@ from .world import Helper, HelperFailed, World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_KILL_LATER = 0.02
+TERMINAL = ("COMMITTED", "REVERTED", "REVERT_FAILED", "ABANDONED")
 
 
 class Striker:
@@ -64,7 +64,7 @@ class Striker:
                     self.reached = True
                     try:
                         answer = self.strike(pid) or "go"
-                    except Exception as error:  # noqa: BLE001 - the run reports it
+                    except Exception as error:
                         self.problems.append(f"the harness: {type(error).__name__}: {error}")
                 with suppress(OSError):
                     connection.sendall(answer.encode())
@@ -274,3 +274,11 @@ def journal_states(world: World, transaction: str) -> list[str]:
         except ValueError:
             return states
         offset += 68 + length
+
+
+def end_of(world: World, transaction: str = "tx1") -> str:
+    """Return the state in which a transaction has ended, empty where it has not: beside the
+    journal, or in it where whoever ended it died at once."""
+    state = str(world.outcome(transaction).get("state", ""))
+    last = journal_states(world, transaction)[-1:]
+    return state or next((each for each in last if each in TERMINAL), "")

@@ -15,7 +15,8 @@ echo; echo '#neighbours'; ip -j neigh show nud permanent; echo; echo '#ports'
 bridge -j -d link; echo; echo '#fdb'; bridge -j fdb; echo; echo '#nft'; nft list ruleset
 echo '#sysctls'
 sysctl -e net.ipv4.ip_forward net.ipv4.tcp_mtu_probing net.ipv4.tcp_congestion_control
-sysctl -a -e -r '^net\.ipv4\.conf\..*\.(rp_filter|forwarding|log_martians|arp_ignore|accept_redirects)$'
+sysctl -a -e -r '^net\.ipv4\.conf\..*\.(rp_filter|forwarding|arp_ignore|accept_redirects)$'
+sysctl -a -e -r '^net\.ipv4\.conf\..*\.log_martians$'
 sysctl -a -e -r '^net\.ipv6\.conf\..*\.(hop_limit|disable_ipv6|mtu|forwarding)$'
 echo '#files'
 find /etc/sysctl.d -type f -printf '%p %m %U\n' -exec md5sum {} \; | sort

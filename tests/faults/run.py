@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import signal
 import subprocess
@@ -16,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from . import oracle
-from .actions import Striker, journal_states
+from .actions import TERMINAL, Striker, end_of, journal_states
 from .places import Fault
 from .scenarios import SCENARIOS, Scenario
-from .world import CONTROLLER, OWN, Helper, HelperFailed, Keys, World, now, world
+from .world import OWN, Helper, HelperFailed, Keys, World, now, world
 
 NONCE = "the controller's"
 #: Seconds after the deadline by which a new login must work.
 GRACE = 10.0
 #: Pings between guests are this far apart, and so many may be lost.
 PING, LOST = 0.05, 6
-TERMINAL = ("COMMITTED", "REVERTED", "REVERT_FAILED", "ABANDONED")
 
 
 @dataclass
@@ -77,7 +74,8 @@ class Pings:
 
     def __init__(self, world_: World) -> None:
         self._process = subprocess.Popen(
-            ["nsenter", "-t", str(world_.router), "-n", "ping", "-q", "-i", str(PING), "198.18.9.2"],
+            ["nsenter", "-t", str(world_.router), "-n", "ping", "-q", "-i", str(PING),
+             "198.18.9.2"],
             stdout=subprocess.PIPE, text=True,
         )
 
@@ -165,7 +163,7 @@ class Run:
     def _confirm(self) -> None:
         """Dial anew until the host is APPLIED or it is too late; whoever cannot dial does not."""
         end = self.armed_at + self.seconds + 1.0
-        while now() < end and not self.world.outcome():
+        while now() < end and not end_of(self.world):
             if "APPLIED" in journal_states(self.world, "tx1"):
                 break
             if not self.world.sealed("run/fleet/tx1/lease"):
@@ -200,7 +198,7 @@ class Run:
         deadline = float(lease.get("deadline") or now())
         striker, world_ = self.striker, self.world
         asked = False
-        while not world_.outcome() and now() < deadline + GRACE:
+        while not end_of(world_) and now() < deadline + GRACE:
             late = now() > deadline + 1.0
             if late and striker and striker.stopped:
                 striker.go_on()
@@ -214,7 +212,7 @@ class Run:
             striker.go_on()
             if striker.filled:
                 world_.sh("rm -f " + " ".join(striker.filled))
-        if self.unit and not world_.outcome():
+        if self.unit and not end_of(world_):
             self._recover(True)
         return deadline
 
@@ -267,7 +265,7 @@ def judge(
         text = each.trace.read_text() if each.trace.exists() else ""
         result.reached = "INJECTED" in text or "killed by SIGKILL" in text
     outcome = made.outcome()
-    result.outcome = str(outcome.get("state", "none"))
+    result.outcome = end_of(made) or "none"
     committed = result.outcome == "COMMITTED"
     if striker.unblock is not None:
         striker.unblock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .world import NEW, OWN, ROUTER, SECOND, World
@@ -18,7 +18,9 @@ route add 198.18.201.0/24 via 198.18.200.9 dev foreign0 table 99 metric 7
 rule add from 198.18.200.0/24 lookup 99 priority 30100
 neigh add 198.18.200.9 lladdr 02:00:00:00:00:f9 dev foreign0 nud permanent
 """
-FOREIGN_TABLE = "table inet foreign { chain one { type filter hook input priority 5; tcp dport 1 drop; }; }"
+FOREIGN_TABLE = (
+    "table inet foreign { chain one { type filter hook input priority 5; tcp dport 1 drop; }; }"
+)
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,8 @@ _add(
         state=_state(
             ("nftables/inet/site", {"rules": (
                 "chain input {\n type filter hook input priority 0; policy accept;\n"
-                " ct state established accept\n ip saddr 198.18.100.0/24 tcp dport 22 drop\n}\n"
+                " ct state established accept\n"
+                " ip saddr 198.18.100.0/24 tcp dport 22 drop\n}\n"
             )}),
         ),
     )

@@ -44,7 +44,7 @@ SEEN_BY_A_RUN: dict[str, tuple[Patch, Fault]] = {
         Fault("default-route", "persist.begin", "kill", 1),
     ),
     "the host lock and an open transaction hold nobody back": (
-        ("arm.py", "            raise _open_transaction(transaction, system)\n", "            pass\n"),
+        ("arm.py", "raise _open_transaction(transaction, system)", "pass"),
         Fault("address", "apply.done", "second-controller", 1, confirms=False),
     ),
 }  # fmt: skip
@@ -60,7 +60,7 @@ def broken(*patches: Patch) -> Iterator[Keys]:
 
 #: The fence is two things: who is stopped is killed, and who wakes up looks before it acts.
 _NO_FENCE = [
-    ("apply.py", "        check_fence(transaction, armed.token, system)\n        _change", "        _change"),
+    ("apply.py", "check_fence(transaction, armed.token, system)\n        _change", "_change"),
     ("fence.py", 'write(f"{cgroup}/cgroup.kill", "1")', "pass"),
 ]  # fmt: skip
 
@@ -204,7 +204,9 @@ REFUSED: dict[str, tuple[Callable[[World], str], tuple[Patch, ...]]] = {
     "digest check": (stale, (
         ("arm.py", 'plan.digest != request.get("plan_digest")', "False"),
     )),
-    "journal checksum": (tampered, (("journal.py", "if digest != files.sha256(previous + payload)", "if False"),)),
+    "journal checksum": (tampered, (
+        ("journal.py", "if digest != files.sha256(previous + payload)", "if False"),
+    )),
     "fsync": (unsynced, (("journal.py", "        os.fdatasync(self.descriptor)\n", ""),)),
     "deadline of a confirm": (late, (
         ("confirm.py", 'system.boottime() >= float(transaction.facts["deadline"])', "False"),

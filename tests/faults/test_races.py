@@ -18,6 +18,7 @@ def test_confirm_and_expiry_have_one_winner() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: hosts are namespaces")
     with keys() as made, ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda offset: race(made, offset), (*range(-50, 51, 10), -3, -1, 1, 3)))
+        offsets = (*range(-50, 51, 10), -3, -1, 1, 3)
+        found = list(pool.map(lambda offset: race(made, offset), offsets))
     assert [each for each in found if not each.good] == []
     assert "REVERTED" in {each.outcome for each in found}

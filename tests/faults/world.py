@@ -150,16 +150,17 @@ class Helper:
         end = time.monotonic() + timeout
         self._number += 1
         try:
-            os.write(self._in, (json.dumps({"id": self._number, "op": op, **fields}) + "\n").encode())
+            line = json.dumps({"id": self._number, "op": op, **fields}) + "\n"
+            os.write(self._in, line.encode())
         except OSError:
             raise EOFError("the pipe is closed") from None
         while True:
-            line, newline, rest = self._read.partition(b"\n")
+            answer, newline, rest = self._read.partition(b"\n")
             if not newline:
                 self._read += self._more(end - time.monotonic())
                 continue
             self._read = rest
-            words: dict[str, Any] = json.loads(line)
+            words: dict[str, Any] = json.loads(answer)
             if "event" in words:
                 continue
             if not words["ok"]:
@@ -197,11 +198,13 @@ class World:
         self._others: list[subprocess.Popen[Any]] = []
         self.helpers: list[Helper] = []
         self.keeper = subprocess.Popen(
-            ["unshare", "-n", "-m", "-u", "-i", "-p", "--fork", "--kill-child", "sh", "-c",
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "-n", "-m", "-u", "-i", "-p", "--fork",
+             "--kill-child", "sh", "-c",
              SETUP.format(keys=keys_.folder)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        assert self.keeper.stdout is not None and self.keeper.stdin is not None
+        assert self.keeper.stdout is not None
+        assert self.keeper.stdin is not None
         assert self.keeper.stdout.readline() == b"ready\n"
         children = Path(f"/proc/{self.keeper.pid}/task/{self.keeper.pid}/children").read_text()
         self.pid = int(children.split()[0])
@@ -216,7 +219,8 @@ class World:
 
     def _space(self) -> int:
         process = subprocess.Popen(
-            ["unshare", "-n", "sh", "-c", "ip link set lo up; echo ready; exec sleep 600"],
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "-n", "sh", "-c",
+             "ip link set lo up; echo ready; exec sleep 600"],
             stdout=subprocess.PIPE,
         )
         assert process.stdout is not None

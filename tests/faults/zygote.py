@@ -24,14 +24,28 @@ fleet.host.arm.shortest_deadline = lambda changes, settle: 0.2
 from pyroute2.iproute.linux import IPRoute  # noqa: E402,F401
 
 from fleet.host import (  # noqa: E402,F401
-    apply, confirm, crash, helper, persist, plan, prepare, probe, protocol, recover, registry,
-    restore, snapshot, units, watchdog,
+    apply,
+    confirm,
+    crash,
+    helper,
+    persist,
+    plan,
+    prepare,
+    probe,
+    protocol,
+    recover,
+    registry,
+    restore,
+    snapshot,
+    units,
+    watchdog,
 )
 
-helper.__file__ and [registry.load(entry.kind) for entry in registry.KINDS]
+for entry in registry.KINDS:
+    registry.load(entry.kind)
 
 
-def hook(places, counts):
+def hook(places):
     def ask(name):
         if name not in places:
             return
@@ -73,13 +87,11 @@ def become(request, descriptors):
         os.dup2(descriptor, number)
     os.closerange(3, 256)
     if request.get("places"):
-        crash.HOOK = hook(set(request["places"]), {})
+        crash.HOOK = hook(set(request["places"]))
     if request.get("connection"):
         connection(*request["connection"])
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
-    for line in request.get("prelude", []):
-        exec(line, {"crash": crash, "os": os, "signal": signal})
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
     if request.get("unit"):
         return helper.unit_main(request["unit"])
     return helper.main()

@@ -63,7 +63,7 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
             add(part, name_of(item), "", item, None)
         for item in extra:
             add(part, name_of(item), "", None, item)
-    for part in ("sysctls", "files", "vlans"):
+    for part in ("sysctls", "files", "vlans", "traffic"):
         for name, (expected, actual) in map_differences(snapshot, now, part).items():
             add(part, name, "", expected, actual)
     for name, (then, have) in table_differences(snapshot, now).items():
@@ -290,17 +290,6 @@ def mdb_differences(snapshot: Snapshot, now: Snapshot) -> Lists:
     return _lists(snapshot, now, "mdb", wire.dumps)
 
 
-def qdisc_differences(snapshot: Snapshot, now: Snapshot) -> Lists:
-    """Return queueing disciplines that are missing or too many."""
-    return _lists(snapshot, now, "qdiscs", _qdisc_text)
-
-
-def _qdisc_text(item: Record) -> str:
-    # What htb shows of itself has a counter in it (TCA_HTB_INIT, direct_pkts).
-    options = None if item["kind"] == "htb" else item["options"]
-    return wire.dumps([item["dev"], item["kind"], item["handle"], item["parent"], options])
-
-
 _LISTS = {
     "routes": route_differences,
     "nexthops": nexthop_differences,
@@ -308,7 +297,6 @@ _LISTS = {
     "neighbours": neighbour_differences,
     "fdb": fdb_differences,
     "mdb": mdb_differences,
-    "qdiscs": qdisc_differences,
 }
 
 
@@ -322,6 +310,8 @@ def map_differences(snapshot: Snapshot, now: Snapshot, part: str) -> Record:
         if part == "sysctls" and (name not in snapshot[part] or _of_missing(now, name)):
             continue
         if part == "vlans" and now["links"].get(name) is None:
+            continue
+        if part == "traffic" and now["links"].get(name.rpartition("/")[0]) is None:
             continue
         found[name] = (expected, actual)
     return found

@@ -26,7 +26,7 @@ HOST = "host"
 
 _EMPTY: dict[str, Any] = {
     "names": {1: "lo"}, "addresses": {}, "routes": [], "rules": [], "neighbours": [], "fdb": [],
-    "mdb": [],
+    "mdb": [], "traffic": {},
     "holders": {},
 }  # fmt: skip
 _LOOPBACK: dict[str, Any] = {
@@ -205,6 +205,16 @@ class Observation:
             for _, payload in messages:
                 found += route_attributes.read_groups(payload, names)
             self._parts["mdb"] = found
+        return found
+
+    @property
+    def traffic(self) -> dict[str, list[Words]]:
+        """Queueing disciplines, classes and filters by ``device/side``; see traffic."""
+        found: dict[str, list[Words]] | None = self._parts.get("traffic")
+        if found is None:
+            from fleet.host.traffic import read_traffic
+
+            found = self._parts["traffic"] = read_traffic(self.system.netlink, self.names)
         return found
 
     def _neighbours(self, family: int) -> list[Words]:

@@ -178,7 +178,8 @@ def _with_theirs(transaction: Transaction, system: System, snapshot: Any) -> Any
 #: What the way back imports where it stands: a watchdog has it in memory before it is armed.
 NEEDED = (
     "errno", "fcntl", "sys", "fleet.host.restore", "fleet.host.restore_tap",
-    "fleet.host.snapshot_parts", "fleet.host.theirs",
+    "fleet.host.restore_traffic", "fleet.host.snapshot_parts", "fleet.host.theirs",
+    "fleet.host.traffic",
 )
 #: And where it has to run programs: namespaces are made by ip(8), tables put back by nft(8).
 PROGRAMS = ("subprocess", "fleet.host.ruleset", "fleet.host.spaces", "fleet.host.system")

@@ -11,7 +11,6 @@ from fleet.host.netlink import (
     NLM_F_REPLACE,
     nest,
     pack,
-    pack_text,
 )
 from fleet.host.raw import (
     Unknown,
@@ -24,6 +23,7 @@ from fleet.host.raw import (
 from fleet.host.raw_link import DELLINK, SETLINK, set_message
 from fleet.host.restore_addresses import restore_addresses
 from fleet.host.restore_sysctls import restore_sysctls
+from fleet.host.restore_traffic import restore_traffic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 NEWROUTE, DELROUTE, NEWNEIGH, DELNEIGH, NEWRULE, DELRULE = 24, 25, 28, 29, 32, 33
-NEWQDISC, DELQDISC, NEWMDB, DELMDB, NEWNEXTHOP, DELNEXTHOP = 36, 37, 84, 85, 104, 105
+NEWMDB, DELMDB, NEWNEXTHOP, DELNEXTHOP = 84, 85, 104, 105
 AF_BRIDGE = 7
 
 
 def restore_layers(step: Step) -> None:
     """Make everything on the devices what it was, from the bottom up."""
     restore_sysctls(step)
-    _qdiscs(step)
+    restore_traffic(step)
     restore_addresses(step)
     step.look()
     _routes(step)
@@ -161,24 +161,6 @@ def _order() -> Any:
     import sys
 
     return sys.byteorder
-
-
-def _qdiscs(step: Step) -> None:
-    missing, extra = diff.qdisc_differences(step.then, step.now)
-    replaced = {(item["dev"], item["parent"]) for item in missing}
-    for item in extra:
-        if item["dev"] in step.indexes and (item["dev"], item["parent"]) not in replaced:
-            step.ask("qdiscs", item["dev"], DELQDISC, 0, _qdisc, step, item)
-    for item in missing:
-        if item["dev"] in step.indexes:
-            flags = NLM_F_CREATE | NLM_F_REPLACE
-            step.ask("qdiscs", item["dev"], NEWQDISC, flags, _qdisc, step, item)
-
-
-def _qdisc(step: Step, item: Record) -> bytes:
-    head = bytes(4) + u32(step.indexes[item["dev"]]) + u32(item["handle"]) + u32(item["parent"])
-    options = b"" if item["options"] is None else nest(2, bytes.fromhex(item["options"]))
-    return head + bytes(4) + pack_text(1, item["kind"]) + options
 
 
 def _tables(step: Step) -> None:

@@ -8,6 +8,7 @@ see raw. What the kernel writes by itself (states, counters, ages) is not in it.
 from __future__ import annotations
 
 from fleet.host import snapshot_parts as parts
+from fleet.host.traffic import read_traffic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "fdb": parts.read_fdb(netlink, names, inside, links),
         "mdb": parts.read_mdb(netlink, names, inside),
         "vlans": parts.read_vlans(netlink, names, inside),
-        "qdiscs": parts.read_qdiscs(netlink, names, set(named)),
+        "traffic": read_traffic(netlink, names, {*named, *own_keys}),
         "sysctls": parts.read_sysctls(
             system, _sysctls(system, scope, like), own_keys, wide, links
         ),

@@ -43,6 +43,12 @@ class Without:
         """The forwarding entries that do not go with the devices."""
         return [each for each in self._observation.fdb if each["dev"] not in self._gone]
 
+    @property
+    def traffic(self) -> dict[str, list[dict[str, Any]]]:
+        """What shapes the traffic of the devices that stay."""
+        found = self._observation.traffic
+        return {k: v for k, v in found.items() if k.rpartition("/")[0] not in self._gone}
+
     def sysctl(self, name: str) -> str | None:
         """Return a key's value, None for one of a device that goes."""
         parts = name.split("/") if "/" in name.partition(".")[0] else name.split(".")

@@ -47,6 +47,7 @@ class Observed:
             | each
             for each in words.get("fdb") or ()
         ]
+        self.traffic: dict[str, list[dict[str, Any]]] = words.get("traffic") or {}
         self.management: list[dict[str, Any]] = []
         self.aliases: dict[str, str] = {}
         self.exists = True

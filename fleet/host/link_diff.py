@@ -74,9 +74,11 @@ def _mtu(
 ) -> None:
     now = link["mtu"] if link else DEFAULT_MTU
     if wanted is None:
-        if not named or now == DEFAULT_MTU:
+        # A tunnel takes no more than its headers leave.
+        default = min(DEFAULT_MTU, (link or {}).get("max_mtu") or DEFAULT_MTU)
+        if not named or now == default:
             return
-        wanted = DEFAULT_MTU
+        wanted = default
     if link is None or now == wanted:
         return
     least, most = link.get("min_mtu") or 0, link.get("max_mtu") or 0

@@ -25,6 +25,7 @@ if not ON_HOST:
 #: include/uapi/linux/neighbour.h
 NUD_NOARP, NUD_PERMANENT, NUD_REACHABLE = 0x40, 0x80, 0x02
 NTF_SELF, NTF_MASTER, NTF_EXT_LEARNED, NTF_OFFLOADED = 0x02, 0x04, 0x10, 0x20
+_ENOENT, _EOPNOTSUPP = 2, 95
 
 
 @spec
@@ -141,6 +142,8 @@ def apply(system: System, change: Change) -> None:
             action = "append" if change.after.get("remote") else "add"
             system.route.fdb(action, **_message(index, change.after))
     except NetlinkError as error:
+        if change.after is None and error.code in (_ENOENT, _EOPNOTSUPP):
+            return  # it went with the port that the device no longer is
         raise link_apply.refused(change, error) from error
 
 

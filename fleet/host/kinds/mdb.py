@@ -106,6 +106,10 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
     return steps.changes
 
 
+#: br_mdb.c and br_mdb_del(): the port has left its bridge, or its group has gone.
+_GONE = ("not a bridge port", "No such file", "Cannot find device")
+
+
 def apply(system: System, change: Change) -> None:
     """Put or remove one group."""
     from fleet.host.system import CommandError
@@ -119,6 +123,8 @@ def apply(system: System, change: Change) -> None:
         system.run(argv)
     except CommandError as error:
         said = error.completed.err.strip() or str(error)
+        if change.after is None and any(word in said for word in _GONE):
+            return  # it went with the port
         raise HostError(
             change.key, f"group {words['group']} at {words['port']}", said[:300], "", "entries"
         ) from error

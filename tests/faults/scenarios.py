@@ -184,8 +184,8 @@ _add(
 )
 _add(
     Scenario(
-        "guests", changes=23, deadline=3.0, bridge="br1", ports=PORTS, prepare=_guests, touched="br1",
-        beside="port7",
+        "guests", changes=23, deadline=3.0, bridge="br1", ports=PORTS, prepare=_guests,
+        touched="br1", beside="port7",
         state=_state(
             ("bridge/br1", {
                 "interfaces": list(PORTS), "mtu": 1400,

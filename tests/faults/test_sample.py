@@ -15,7 +15,7 @@ from .world import Keys, keys
 
 pytestmark = [pytest.mark.faults, pytest.mark.kernel, pytest.mark.timeout(240)]
 
-SEED, DRAWN = 11, 30
+SEED, DRAWN = 11, 26
 #: What every sample holds: one of each weak spot that the harness has found.
 CHOSEN = [
     Fault("bridge", "apply.change.4.after", "kill", 1),
@@ -44,7 +44,7 @@ def made() -> Iterator[Keys]:
 
 
 def test_a_sample_of_faults_leaves_every_host_as_before_or_committed(made: Keys) -> None:
-    """Of 44 faulted runs none locks out, leaves a half state, loses a port or what is others'."""
+    """Of 40 faulted runs none locks out, leaves a half state, loses a port or what is others'."""
     references = References(made)
     faults = [*CHOSEN, *(draw(SEED, index) for index in range(DRAWN))]
     with ThreadPoolExecutor(8) as pool:
@@ -53,5 +53,5 @@ def test_a_sample_of_faults_leaves_every_host_as_before_or_committed(made: Keys)
     assert bad == []
     line, good = last_line({n: vars(each) for n, each in enumerate(results)})
     assert good, line
-    assert line.startswith("44 runs"), line
+    assert line.startswith("40 runs"), line
     assert sum(each.reached for each in results) >= 25

@@ -107,7 +107,6 @@ class Space:
         assert [words(change) for change in after.changes] == []
         return plan
 
-
     def settled(self) -> bool:
         """Say whether the kernel has worked out the state of every bridge and pair that is up."""
         return all(

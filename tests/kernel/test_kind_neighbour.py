@@ -22,8 +22,13 @@ def host() -> Iterator[Space]:
 
 
 def pair(*words: str) -> dict[str, Any]:
-    return {"veth/e0": {"peer": "e1", "addresses": [
-        {"address": "198.18.9.1/24"}, {"address": "fd00::1/64"}]}, "veth/e1": {"peer": "e0"}}
+    return {
+        "veth/e0": {
+            "peer": "e1",
+            "addresses": [{"address": "198.18.9.1/24"}, {"address": "fd00::1/64"}],
+        },
+        "veth/e1": {"peer": "e0"},
+    }
 
 
 def listed(*pairs: str) -> dict[str, Any]:

@@ -54,10 +54,15 @@ def build(root: Path, until: str) -> Paths:
     (root / "etc/sysctl.d").mkdir(parents=True)
     (root / persist.SYSCTL[1:]).write_text(BEFORE)
     facts = {
-        "owner": "ops@desk", "plan_digest": "d", "changes": 2, "nonce_hash": "n", "addresses": [],
+        "owner": "ops@desk",
+        "plan_digest": "d",
+        "changes": 2,
+        "nonce_hash": "n",
+        "addresses": [],
     }
     wanted: dict[str, tuple[str | None, int]] = {
-        persist.SYSCTL: (AFTER, 0o644), NETPLAN: ("network: {}\n", 0o600),
+        persist.SYSCTL: (AFTER, 0o644),
+        NETPLAN: ("network: {}\n", 0o600),
     }
     transaction, entries = prepare(paths, "tx1", host, wanted, {"links": {}}, facts)  # type: ignore[arg-type]
     log = transaction.journal
@@ -149,9 +154,7 @@ def test_applied_and_torn_in_the_same_boot(
         assert restored == [{"links": {}}], what
 
 
-def test_applied_and_torn_by_a_power_cut(
-    tmp_path: Path, restored: list[Any], flips: bool
-) -> None:
+def test_applied_and_torn_by_a_power_cut(tmp_path: Path, restored: list[Any], flips: bool) -> None:
     """After a boot there is no kernel state to restore; files are as before."""
     source = build(tmp_path / "source", "APPLIED")
     shutil.rmtree(source.run)
@@ -231,9 +234,7 @@ def test_a_directory_without_a_journal_is_swept(tmp_path: Path) -> None:
     assert os.listdir(paths.journal) == []
 
 
-def test_what_remains_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_remains_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A revert that cannot finish says what is still different, in /run and in the journal."""
     left = [{"part": "links", "name": "eth0", "before": 1500, "now": 9000}]
     monkeypatch.setattr(restore_module, "restore", lambda system, snapshot: left)

@@ -21,7 +21,8 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
     """Apply the committed state's changes of a phase, ``early`` or ``late``; return the failures.
 
     Each change is tried for itself: after a boot a host is better off with most of its network
-    than with none. What fails, and what the host lacks, is said on stderr. Raises ValueError where the stored state is damaged.
+    than with none. What fails, and what the host lacks, is said on stderr. Raises
+    ValueError where the stored state is damaged.
     """
     from fleet.host.plan import make_plan
 

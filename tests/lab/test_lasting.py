@@ -12,7 +12,7 @@ from world import BRIDGE, World, until
 
 from fleet.host.lasting import GENERATORS
 from fleet.host.units import unit_texts
-from fleet.lab.topology import LabError
+from fleet.lab import LabError
 
 NETPLAN = "/etc/netplan/90-fleet.yaml"
 SYSCTL = "/etc/sysctl.d/90-fleet.conf"

@@ -83,8 +83,12 @@ def _port(system: System, change: Change) -> None:
 
     bridge, port = change.touches[:2]
     master = 0 if change.after is None else link_apply.index_of(system, bridge)
+    own = link_apply.index_of(system, bridge)
     try:
-        system.route.link("set", index=link_apply.index_of(system, port), master=master)
+        # br_stp_recalculate_bridge_id(): the bridge's MAC follows its ports', and its permanent
+        # neighbours go with the old one.
+        with link_apply.keeping_neighbours(system, own):
+            system.route.link("set", index=link_apply.index_of(system, port), master=master)
     except NetlinkError as error:
         raise link_apply.refused(change, error) from error
 

@@ -235,6 +235,9 @@ def _restore(
         return
     if removal is not None:
         return
+    gone = [entry.spec or {} for entry in draft.removals if entry.name == device]
+    if any(key in listed(spec.get("routes")) for spec in gone):
+        return  # fleet put it there, and intent has let go of the device and all it named
     if key in listed(draft.spec_of(device).get("routes")):
         draft.problem(
             draft.by_device[device].key,

@@ -15,9 +15,10 @@ PACKAGES := python3-venv sudo openssh-server openssh-client iproute2 nftables et
 LIBVIRT_PACKAGES := libvirt-dev pkg-config gcc python3-dev
 WORKERS := 2
 RUNS := 200
+SEQUENCES := 300
 SEED := 1
 
-.PHONY: help setup demo test unit lint faults bench clean
+.PHONY: help setup demo test unit lint faults sequences bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -25,6 +26,7 @@ help:
 	@echo 'make unit    the tests that need neither root nor a namespace'
 	@echo 'make lint    ruff, mypy --strict, the layers'
 	@echo 'make faults RUNS=200 SEED=1   attack the transaction, print the figures'
+	@echo 'make sequences SEQUENCES=300 SEED=1   random intents in turn, and all the way back'
 	@echo 'make bench   fleet, Ansible, pyinfra and bare asyncssh on one job'
 
 setup: $(VENV)/.ready
@@ -55,6 +57,9 @@ lint: setup
 
 faults: setup
 	$(SUDO) $(PYTHON) -m tests.faults --runs $(RUNS) --seed $(SEED)
+
+sequences: setup
+	$(SUDO) env FLEET_SEQUENCES=$(SEQUENCES) FLEET_SEED=$(SEED) $(PYTHON) -m pytest -q -s tests/kernel/test_sequences.py
 
 bench: setup
 	@test -x bench/.venv/bin/python || $(SYSTEM_PYTHON) -m venv bench/.venv

@@ -17,7 +17,7 @@ TransactionArgument = Annotated[
     str,
     typer.Argument(
         metavar="TX",
-        help="The transaction, as fleet status shows it.",
+        help="The transaction, as fleet status shows it, which is also the run's name.",
         autocompletion=complete.transactions,
     ),
 ]
@@ -63,7 +63,7 @@ def confirm(scope: Scope, transaction: TransactionArgument) -> int:
     app,
     "revert",
     """
-    fleet status                        names the transaction
+    fleet status                        names the transaction, fleet history the runs
     fleet revert 20260314-101500-7f3a
     """,
 )

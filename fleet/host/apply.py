@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fleet.host.arm import Armed
     from fleet.host.change import Change
     from fleet.host.system import System
+    from fleet.host.theirs import Watch
 
 #: Errors that pass by themselves, and the pauses in seconds before a change is tried again.
 _PASSING = (errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.ENOBUFS)
@@ -154,11 +155,14 @@ def _try(armed: Armed, system: System, pipe: int) -> tuple[list[Any], str]:
     """Apply and verify; return the problems, and why it has to be taken back or nothing."""
     try:
         _enter_fence(armed)
-        _carry_out(armed, system, pipe)
+        others = _carry_out(armed, system, pipe)
         crash.point("apply.verify.before")
         problems = verify(armed, system)
         if problems:
             return problems, "the host did not become what the plan says"
+        lost = others.lost()
+        if lost:
+            return [_conflict(words) for words in lost], "somebody else changed the host meanwhile"
         _record_applied(armed, system)
         return [], ""
     except Fenced as error:
@@ -195,7 +199,16 @@ def check_fence(transaction: Transaction, token: str, system: System) -> None:
         raise Fenced("the lease is no longer this helper's")
 
 
-def _carry_out(armed: Armed, system: System, pipe: int) -> None:
+def _conflict(words: str) -> dict[str, str]:
+    return {
+        "resource": "host", "what": words.partition(":")[0], "expected": "nobody else at work",
+        "actual": f"added by somebody else meanwhile, and gone with this plan: {words}",
+        "remedy": "plan again, with it",
+    }
+
+
+def _carry_out(armed: Armed, system: System, pipe: int) -> Watch:
+    """Carry out every change; return who looked at what others did meanwhile."""
     from fleet.host.recover import load_snapshot
     from fleet.host.theirs import Watch
 
@@ -212,6 +225,7 @@ def _carry_out(armed: Armed, system: System, pipe: int) -> None:
         crash.point(f"apply.change.{index}.after")
         transaction.journal.append(APPLYING, step="done", index=index)
         _say(pipe, {"event": "change", **words})
+    return others
 
 
 def _change(system: System, change: Change) -> None:
@@ -253,8 +267,9 @@ def verify(armed: Armed, system: System) -> list[Any]:
 
 def _difference(change: Change) -> dict[str, str]:
     return {
-        "resource": change.key, "what": change.what, "expected": str(change.after),
-        "actual": str(change.before), "remedy": "it was applied, and is not so when observed again",
+        "resource": change.key, "what": change.what,
+        "expected": _said(change.after), "actual": _said(change.before),
+        "remedy": "it was applied, and is not so when observed again",
     }
 
 
@@ -276,3 +291,14 @@ def _say(pipe: int, words: dict[str, Any]) -> None:
         files.write_all(pipe, (wire.dumps(words) + "\n").encode("ascii"))
     except OSError:
         pass
+
+
+def _said(value: Any) -> str:
+    """Return a value as a problem says it."""
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_said(each)}" for key, each in value.items() if each is not None)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_said, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)

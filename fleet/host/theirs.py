@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fleet.host import files, wire
 from fleet.host import snapshot_parts as parts
-from fleet.host.differences import address_key, route_text
+from fleet.host.differences import address_key, name_of, route_text
 from fleet.host.snapshot import capture
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ class Watch:
 
     def __init__(self, system: System, live: str, snapshot: Snapshot) -> None:
         self._system, self._live, self._snapshot = system, live, snapshot
-        self._seen: Snapshot = snapshot
+        self._seen: Snapshot = snapshot  # until the first change: as it was when it was armed
         self._theirs: Record = {}
         _store(live, SEEN, snapshot)
 
@@ -68,6 +68,24 @@ class Watch:
             else _look(self._system, before)
         )
         _store(self._live, SEEN, self._seen)
+
+
+    def lost(self) -> list[str]:
+        """Return what others added meanwhile and fleet's own changes took along, in words."""
+        found = []
+        for part in ("routes", "rules", "neighbours"):
+            text = _LISTS[part]
+            have = {text(item) for item in self._seen[part]}
+            gone = [i for i in self._theirs.get(part, ()) if text(i) not in have]
+            gone = [i for i in gone if i.get("protocol") != KERNEL]
+            found += [f"{part}: one of {name_of(item) or 'the host'}" for item in gone]
+        for device, items in (self._theirs.get("addresses") or {}).items():
+            have = {address_key(item) for item in self._seen["addresses"].get(device, ())}
+            found += [
+                f"addresses: {address_key(item)} of {device}"
+                for item in items if address_key(item) not in have
+            ]  # fmt: skip
+        return found
 
 
 def _look(system: System, before: Snapshot) -> Snapshot:

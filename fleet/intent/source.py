@@ -83,10 +83,6 @@ class Source:
         """Return all groups of a host, the winning one first; KeyError where there is no host."""
         return self._order.of(self.listed(self.hosts[host]), f"host {host}")
 
-    def order_of(self, group: str) -> tuple[str, ...]:
-        """Return all groups that a group is in, the winning one first."""
-        return self._order.of(self.listed(self.groups[group]), f"group {group}")
-
     def data(self, host: str) -> Mapping:
         """Return the merged data of a host."""
         groups = self.groups_of(host)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from fleet.errors import UsageError
@@ -116,7 +116,3 @@ class RolloutOptions:
             value = chosen.get(key, ())
             chosen[key] = (value,) if isinstance(value, str) else tuple(value)
         return cls(**chosen)
-
-    def with_(self, **more: Any) -> RolloutOptions:
-        """Return the same options with some set anew."""
-        return replace(self, **more)

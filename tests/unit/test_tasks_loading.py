@@ -121,3 +121,19 @@ def test_no_state_is_a_task_argument(tmp_path: Path) -> None:
             return run.hosts["h0"].outcome
 
     assert asyncio.run(go()) == "committed"
+
+
+def test_a_script_of_ones_own_gets_nornir_over_the_project() -> None:
+    """init_nornir's Nornir has the merged data, and runs async and plain tasks."""
+    from fleet.nornir import init_nornir
+
+    async def later(task: Any) -> str:
+        return f"{task.host.name} {task.host['rack']}"
+
+    def now(task: Any) -> str:
+        return str(task.host.hostname)
+
+    nornir = init_nornir(Path(__file__).parents[2])
+    edge = nornir.filter(role="edge")
+    assert [each[0].result for each in edge.run(later).values()] == ["hv-r3-2 3"]
+    assert [each[0].result for each in edge.run(now).values()] == ["198.18.3.12"]

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
+from fleet.host import rates
+
 
 class Bound:
     """A number's inclusive limits."""
@@ -120,6 +122,18 @@ def _rate(value: str) -> str:
     return value
 
 
+def _bit_rate(value: str) -> str:
+    return rates.rate_words(rates.bytes_per_second(value))
+
+
+def _byte_size(value: str) -> str:
+    return rates.size_words(rates.size(value))
+
+
+def _duration(value: str) -> str:
+    return rates.time_words(rates.microseconds(value))
+
+
 def _label(value: str) -> str:
     # IFA_LABEL is IFNAMSIZ long; ip-address(8) wants the device's name, then ``:`` and a word.
     if not re.fullmatch(r"[A-Za-z0-9_.@+=~-]+(:[A-Za-z0-9_.-]+)?", value) or len(value) > 15:
@@ -184,6 +198,10 @@ DevicePattern = Annotated[str, Check(_device_pattern)]
 AddressOrMAC = Annotated[str, Check(_address_or_mac)]
 #: As nft(8) writes it: packets, or bytes, a unit of time.
 Rate = Annotated[str, Check(_rate)]
+#: As tc(8) writes them: ``100mbit``, ``64kb``, ``50ms``.
+BitRate = Annotated[str, Check(_bit_rate)]
+ByteSize = Annotated[str, Check(_byte_size)]
+Duration = Annotated[str, Check(_duration)]
 InterfaceAddress = Annotated[str, Check(_interface_address)]
 IPAddress = Annotated[str, Check(_address)]
 Address = IPAddress
@@ -196,6 +214,9 @@ MTU = Annotated[int, Bound(68, 65535)]
 VlanId = Annotated[int, Bound(1, 4094)]
 Uint8 = Annotated[int, Bound(0, 255)]
 Uint16 = Annotated[int, Bound(0, 65535)]
+Port = Annotated[int, Bound(1, 65535)]
+#: TC_HTB_NUMPRIO in net/sched/sch_htb.c.
+ClassPriority = Annotated[int, Bound(0, 7)]
 Uint32 = Annotated[int, Bound(0, 4294967295)]
 Metric = Uint32
 Seconds = Annotated[float, Bound(0, 1_000_000)]

@@ -33,6 +33,7 @@ _WHOLE = {
     "neighbour": (_ENTRY, _ENTRY),
     "fdb": (_ENTRY, _ENTRY),
     "mdb": (_ENTRY, _ENTRY),
+    "shaping": (_ENTRY, _ENTRY),
     "nftables": (_RULE, _RULE_OUT),
     "policy": (_RULE, _RULE_OUT),
     "rule": (_RULE, _RULE_OUT),

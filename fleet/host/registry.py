@@ -42,6 +42,7 @@ KINDS = (
     Entry("neighbour", "neighbours", 60),
     Entry("fdb", "fdb", 61),
     Entry("mdb", "mdb", 62),
+    Entry("shaping", "shaping", 63),
     Entry("nftables", "nftables", 70),
     Entry("policy", "policies", 71),
     Entry("rule", "routing-policy", 80),

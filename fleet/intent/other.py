@@ -44,6 +44,7 @@ _NAMES: dict[str, Callable[[str], str]] = {
     "neighbours": _check_device,
     "nftables": _table_name,
     "policies": _policy_name,
+    "shaping": _check_device,
 }
 
 

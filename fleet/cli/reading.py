@@ -93,6 +93,10 @@ def show_observation(how: OneHost, host: str, kinds: Sequence[str], as_json: boo
         return
     import yaml
 
+    sections = {
+        section: {name: part for name, part in held.items() if part or section != "network"}
+        for section, held in sections.items()
+    }
     # YAML's own escapes keep what a host sent from reaching the terminal raw.
     print(yaml.safe_dump(sections, sort_keys=False, default_flow_style=None), end="")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleet.report.text import Paint, clean
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 #: Where the places stand, unless a value is longer.
 COLUMN = 52
+
+
+#: Variables whose values a terminal, or the log of whoever runs fleet, has no business with.
+SECRET = re.compile(r"(^|[_-])(password|passphrase|secret|psk|token|private[_-]?key)$", re.I)
+HIDDEN = "(secret)"
 
 
 def intent_lines(tree: Node, explain: bool = False, paint: Paint | None = None) -> list[str]:
@@ -31,7 +37,7 @@ def explained(tree: Node) -> list[dict[str, Any]]:
     return [
         {
             "path": path_text(path),
-            "value": plain(node),
+            "value": HIDDEN if _secret(path) else plain(node),
             "file": node.place.file,
             "line": node.place.line,
         }
@@ -39,11 +45,18 @@ def explained(tree: Node) -> list[dict[str, Any]]:
     ]
 
 
+def _secret(path: Sequence[str | int]) -> bool:
+    return any(isinstance(step, str) and SECRET.search(step) for step in path)
+
+
 def _lines(node: Node, indent: str) -> Iterator[tuple[str, str]]:
     from fleet.intent.tree import Mapping, Sequence
 
     if isinstance(node, Mapping):
         for key, inner in node.entries.items():
+            if SECRET.search(key):
+                yield f"{indent}{_scalar(key)}: {HIDDEN}", _place(inner)
+                continue
             yield from _entry(f"{indent}{_scalar(key)}:", inner, f"{indent}  ")
     elif isinstance(node, Sequence):
         for item in node.items:
@@ -53,7 +66,7 @@ def _lines(node: Node, indent: str) -> Iterator[tuple[str, str]]:
 def _entry(head: str, node: Node, indent: str) -> Iterator[tuple[str, str]]:
     from fleet.intent.tree import Mapping, Sequence, plain
 
-    place = f"{clean(node.place.file)}:{node.place.line}" if node.place.file else ""
+    place = _place(node)
     if isinstance(node, Mapping) and node.entries:
         if head.endswith("-") and all(not _deep(inner) for inner in node.entries.values()):
             yield f"{head} {_flow(node)}", place
@@ -68,6 +81,10 @@ def _entry(head: str, node: Node, indent: str) -> Iterator[tuple[str, str]]:
         yield from _lines(node, indent)
     else:
         yield f"{head} {_scalar(plain(node))}", place
+
+
+def _place(node: Node) -> str:
+    return f"{clean(node.place.file)}:{node.place.line}" if node.place.file else ""
 
 
 def _deep(node: Node) -> bool:

@@ -46,3 +46,16 @@ def test_values_that_yaml_would_misread_are_quoted(tmp_path: Path) -> None:
     text = "\n".join(intent_lines(tree))
     assert yaml.safe_load(text) == plain(tree)
     assert "\u202e" not in text
+
+
+def test_secret_variables_are_not_shown(tmp_path: Path) -> None:
+    """A variable whose name says that it is a secret keeps its place, and hides its value."""
+    hosts = tmp_path / "hosts.yaml"
+    hosts.write_text("h:\n  data: {bmc_password: s3cret, tokens: 3, psk: {a: s3cret}}\n")
+    tree = Source(hosts, tmp_path / "groups.yaml", tmp_path / "defaults.yaml").data("h")
+    lines = intent_lines(tree, explain=True)
+    assert [line.partition("  ")[0] for line in lines] == [
+        "bmc_password: (secret)", "tokens: 3", "psk: (secret)",
+    ]
+    assert all(line.endswith("hosts.yaml:2") for line in lines)
+    assert "s3cret" not in str(explained(tree))

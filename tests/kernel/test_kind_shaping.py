@@ -161,6 +161,14 @@ qdisc add dev e0 ingress
 filter add dev e0 parent ffff: protocol ip prio 2 u32 match ip tos 16 0xff action mirred egress mirror dev e1
 """  # noqa: E501
 
+BY_HAND = """
+qdisc add dev e0 root handle 1: htb default 20
+class add dev e0 parent 1: classid 1:1 htb rate 10mbit
+class add dev e0 parent 1:1 classid 1:10 htb rate 4mbit ceil 10mbit prio 2
+class add dev e0 parent 1:1 classid 1:20 htb rate 6mbit
+filter add dev e0 parent 1: protocol ip prio 7 u32 match ip protocol 6 0xff match ip dport 80 0xffff match ip src 198.18.0.0/15 flowid 1:10
+"""  # noqa: E501
+
 
 def do(host: Space, script: str) -> None:
     for line in script.strip().splitlines():
@@ -249,13 +257,7 @@ def test_adopt_and_release(host: Space) -> None:
 
 def test_adopt_classes(host: Space) -> None:
     """Classes made by hand are adopted whatever their numbers; a running host's intent is empty."""
-    do(host, """
-qdisc add dev e0 root handle 1: htb default 20
-class add dev e0 parent 1: classid 1:1 htb rate 10mbit
-class add dev e0 parent 1:1 classid 1:10 htb rate 4mbit ceil 10mbit prio 2
-class add dev e0 parent 1:1 classid 1:20 htb rate 6mbit
-filter add dev e0 parent 1: protocol ip prio 7 u32 match ip protocol 6 0xff match ip dport 80 0xffff match ip src 198.18.0.0/15 flowid 1:10
-""")  # noqa: E501
+    do(host, BY_HAND)
     before = tc(host)
     assert host.roll(shaping(
         classes=[

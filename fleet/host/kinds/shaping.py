@@ -267,7 +267,8 @@ def _foreign(steps: Steps, found: str, what: str) -> HostError:
         steps.resource.key,
         f"no queueing discipline on {steps.device}, or one that does what intent says",
         f"{found} that fleet did not make",
-        f"write what it does into the intent to adopt it, or delete it by hand ({steps.device})",
+        "write what it does into the intent to adopt it, or delete it by hand: "
+        f"tc qdisc del dev {steps.device} {'ingress' if what == 'ingress' else 'root'}",
         what,
     )
 

@@ -166,7 +166,7 @@ def _plan_lines(plan: Plan, paint: Paint, most: int) -> list[str]:
 
 
 def _change_lines(change: Change, paint: Paint, most: int) -> list[str]:
-    lines = [_marked(*attribute_line(change), paint)] if change.what else []
+    lines = [_marked(*line, paint) for line in _attribute_lines(change)] if change.what else []
     note = _note(change, most)
     if note:
         painted = paint.faint(note) if change.impact == "none" else paint.changed(note)
@@ -183,6 +183,17 @@ def _change_lines(change: Change, paint: Paint, most: int) -> list[str]:
             if data is not None and f"{name} {data}" not in change.name
         ]
     return [f"      {line}" for line in lines]
+
+
+def _attribute_lines(change: Change) -> list[tuple[str, str]]:
+    """Return a mark and a text for each line; of lines of a file, those that come and go."""
+    before, after = change.before, change.after
+    if not isinstance(before, (list, tuple)) or not isinstance(after, (list, tuple)):
+        return [attribute_line(change)]
+    what = clean(change.what)
+    gone = [("-", f"- {what} {value(each)}") for each in before if each not in after]
+    come = [("+", f"+ {what} {value(each)}") for each in after if each not in before]
+    return [*gone, *come] or [attribute_line(change)]
 
 
 def attribute_line(change: Change) -> tuple[str, str]:

@@ -170,7 +170,16 @@ def delete_device(entry: Entry, observation: Observation) -> list[Change]:
         None,
         action=DELETE,
         impact="blip" if used else "none",
-        provides=(f"absent:{entry.name}", *freed),
+        provides=(f"absent:{entry.name}", *freed, *leaves(link)),
         touches=(entry.name, *ports),
     )
     return steps.changes
+
+
+def leaves(link: dict[str, Any]) -> list[str]:
+    """Return the token of a lower device that a deletion leaves free for a bridge.
+
+    netdev_rx_handler_register(): what carries a macvlan is no port of a bridge.
+    """
+    lower = link["link"] if link["kind"] in ("macvlan", "macvtap") else None
+    return [f"unport:{lower}"] if isinstance(lower, str) else []

@@ -6,9 +6,10 @@ device can have; the rest is the same for all of them.
 
 from __future__ import annotations
 
+from fleet.host import address, route
 from fleet.host.change import CREATE, DELETE, HostError
 from fleet.host.link import Link
-from fleet.host.link_diff import DEFAULT_MTU, diff_link, observe_link
+from fleet.host.link_diff import DEFAULT_MTU, diff_link, leaves, observe_link
 from fleet.host.spec import decode, encode
 from fleet.host.steps import Steps
 from fleet.host.without import without
@@ -53,7 +54,7 @@ def diff_virtual(
     differing = [key for key, value in fixed.items() if link and now.get(key) != value]
     if differing:
         _delete_first(steps, differing, now, fixed, observation)
-        wanted = _keeping(wanted, observation, name)
+        wanted = _keeping(wanted, observation, name, entry)
         observation = without(observation, {name})
         link = None
     if link is None:
@@ -80,9 +81,17 @@ def diff_virtual(
     return steps.changes
 
 
-def _keeping(wanted: Link, observation: Observation, name: str) -> Link:
-    """Return what a device that is made again shall have: what intent does not name stays."""
+def _keeping(wanted: Link, observation: Observation, name: str, entry: Entry | None) -> Link:
+    """Return what a device that is made again shall have: what intent does not name stays, save
+    what fleet itself put there."""
     now = observe_link(observation, name)
+    spec: dict[str, Any] = (entry.spec if entry else None) or {}
+    before: dict[str, Any] = (entry.before if entry else None) or {}
+    for word, listed in (("addresses", address.listed), ("routes", route.listed)):
+        put = set(listed(spec.get(word))) - set(listed(before.get(word)))
+        now[word] = [item for item in now.get(word) or () if not put & set(listed([item]))]
+    if spec.get("mtu") and entry is not None and entry.created:
+        del now["mtu"]
     # Whether it is up is never left open: an activation-mode that intent does not name is up.
     kept: dict[str, Any] = {
         "macaddress": wanted.macaddress,
@@ -122,7 +131,7 @@ def _delete_first(
         action=DELETE,
         impact="blip",
         reason=f"made again: only a new device can have {words}",
-        provides=(f"absent:{name}", *freed),
+        provides=(f"absent:{name}", *freed, *leaves(observation.links[name])),
     )
 
 

@@ -222,8 +222,15 @@ def _diff_parameters(
             value,
             impact=impact,
             provides=(f"stp-{word}:{steps.device}",) if word else (),
-            requires=(f"stp-{after}:{steps.device}",) if word and word != "off" else (),
+            requires=_before(key, value, steps.device, word, after),
         )
+
+
+def _before(key: str, value: Any, device: str, word: str, after: str) -> tuple[str, ...]:
+    """Return the tokens a parameter waits for."""
+    if key == "multicast_snooping" and not value:
+        return (f"no-groups:{device}",)  # br_mdb_del(): without snooping none can be taken off
+    return (f"stp-{after}:{device}",) if word and word != "off" else ()
 
 
 def _diff_ports(
@@ -242,12 +249,6 @@ def _diff_ports(
             continue
         joining[name] = device
         master = link["master"] if link else None
-        # netdev_rx_handler_register(): what carries a macvlan is no port of a bridge.
-        upper = [
-            n
-            for n, other in observation.links.items()
-            if other["link"] == device and other["kind"] in ("macvlan", "macvtap")
-        ]
         steps.add(
             "interfaces",
             {"interface": name, "master": master} if master else None,
@@ -255,11 +256,7 @@ def _diff_ports(
             impact="blip" if link else "none",
             reason=f"leaves {master}" if master else "",
             provides=(f"port:{bridge}/{device}",),
-            requires=(
-                f"device:{device}",
-                f"unport:{device}",
-                *(f"absent:{name}" for name in upper if name != bridge),
-            ),
+            requires=(f"device:{device}", f"unport:{device}"),
             touches=(bridge, device, *((master,) if master else ())),
         )
     put = [device_of(observation, n) for n in before if n not in original]

@@ -92,7 +92,8 @@ def _step(steps: Steps, before: dict[str, Any] | None, after: dict[str, Any] | N
     needs = [f"port:{bridge}/{port}", f"up:{bridge}", f"up:{port}"]
     if after is not None:
         needs.append(f"device:{port}")
-    steps.add("entries", before, after, requires=needs, touches=(bridge, port))
+    provides = (f"no-groups:{bridge}",) if after is None else ()
+    steps.add("entries", before, after, provides=provides, requires=needs, touches=(bridge, port))
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:
@@ -107,7 +108,7 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
 
 
 #: br_mdb.c and br_mdb_del(): the port has left its bridge, or its group has gone.
-_GONE = ("not a bridge port", "No such file", "Cannot find device")
+_GONE = ("not a bridge port", "different bridge", "No such file", "Cannot find device")
 
 
 def apply(system: System, change: Change) -> None:

@@ -39,7 +39,10 @@ SEED = int(os.environ.get("FLEET_SEED", "1"))
 #: The namespace that an intent may make.
 INNER = f"fts{os.getpid()}"
 #: What follows from a carrier or a topology some seconds later, on its own.
-_SETTLES = ("operstate", "state", "flags", "linkdown", "qdisc", "promiscuity", "allmulti")
+_SETTLES = (
+    "operstate", "state", "flags", "linkdown", "qdisc", "promiscuity", "allmulti",
+    "tso_max_size", "tso_max_segs",
+)  # fmt: skip
 _TOPOLOGY = (
     "state", "root_port", "root_path_cost", "root_id", "designated_root", "designated_cost",
     "designated_bridge", "bridge_id", "fdb_n_learned",

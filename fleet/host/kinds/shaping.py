@@ -8,7 +8,7 @@ says already; then it is adopted as it is.
 from __future__ import annotations
 
 from fleet.host import packets, shaped
-from fleet.host.change import HostError
+from fleet.host.change import DELETE, HostError
 from fleet.host.link_diff import device_of
 from fleet.host.spec import ON_HOST, decode, encode, spec
 from fleet.host.steps import Steps
@@ -339,7 +339,7 @@ def _remove_ingress(steps: Steps, entry: Entry, observation: Observation) -> lis
     if observation.links.get(ifb, {}).get("kind") != "ifb":
         return []
     more = Steps(entry, ifb)
-    more.add("ingress", {"ifb": ifb}, None, requires=(done,))
+    more.add("ingress", {"ifb": ifb}, None, action=DELETE, requires=(done,))
     return more.changes
 
 

@@ -68,9 +68,7 @@ def roll_out(scope: Scope, plan_file: Path | None, wishes: Wishes) -> int:
     plans = finish(make_plans(work)) if reviewed is None else _of(reviewed, work)
     print_plans(plans, scope.verbose, sys.stderr if wishes.as_json else None)
     # A host that a transaction holds may look as intended and be about to go back.
-    work_left = any(
-        each.pending or (each.plan and each.plan.changes) for each in plans.values()
-    )
+    work_left = any(each.pending or (each.plan and each.plan.changes) for each in plans.values())
     if not work_left and not wishes.resume:
         # Hosts that could not be asked are no reason to begin a run: nothing would change.
         code = exit_of(plans)

@@ -7,8 +7,18 @@ from typing import Any
 #: Fields of specs, in netplan's, libvirt's or WireGuard's words, whose values nobody may read.
 SECRET = frozenset(
     {
-        "password", "passphrase", "secret", "psk", "private_key", "pre_shared_key", "shared_key",
-        "key", "keys", "token", "auth_key", "client_key_password",
+        "password",
+        "passphrase",
+        "secret",
+        "psk",
+        "private_key",
+        "pre_shared_key",
+        "shared_key",
+        "key",
+        "keys",
+        "token",
+        "auth_key",
+        "client_key_password",
     }
 )
 

@@ -54,9 +54,18 @@ class Store:
         """Record that a run begins: who, what, and every host's plan and state."""
         self.session.add(
             RunRow(
-                id=run.id, kind=run.kind, of=run.of, started=run.started, ended=None,
-                controller=run.controller, pid=run.pid, attempt=1, project=run.project,
-                revision=run.revision, options=run.options, stopped="",
+                id=run.id,
+                kind=run.kind,
+                of=run.of,
+                started=run.started,
+                ended=None,
+                controller=run.controller,
+                pid=run.pid,
+                attempt=1,
+                project=run.project,
+                revision=run.revision,
+                options=run.options,
+                stopped="",
             )
         )
         self.session.flush()
@@ -86,7 +95,12 @@ class Store:
             row.wave = number_of.get(row.host, row.wave)
 
     def arming(
-        self, run: str, host: str, transaction: str, plan: Any, nonce_hash: str,
+        self,
+        run: str,
+        host: str,
+        transaction: str,
+        plan: Any,
+        nonce_hash: str,
         addresses: Sequence[str],
     ) -> None:
         """Record what a host is about to be armed with."""
@@ -211,18 +225,41 @@ class Store:
 def _host_row(run: str, position: int, entry: HostEntry) -> HostRow:
     plan = entry.plan
     return HostRow(
-        run=run, host=entry.host, position=position, wave=None, outcome="", message="",
-        problems=[], changes=len(plan.changes) if plan else 0, seconds=None,
+        run=run,
+        host=entry.host,
+        position=position,
+        wave=None,
+        outcome="",
+        message="",
+        problems=[],
+        changes=len(plan.changes) if plan else 0,
+        seconds=None,
         plan=redacted(encode(plan))[0] if plan else None,
-        plan_digest=plan.digest if plan else "", state_digest=entry.state_digest,
-        transaction="", nonce_hash="", addresses=[], arming_at=None, ended=None,
+        plan_digest=plan.digest if plan else "",
+        state_digest=entry.state_digest,
+        transaction="",
+        nonce_hash="",
+        addresses=[],
+        arming_at=None,
+        ended=None,
     )
 
 
 def _past(row: RunRow, outcomes: dict[str, int]) -> PastRun:
     return PastRun(
-        row.id, row.kind, row.started, row.ended, row.controller, row.pid, row.revision,
-        dict(row.options), row.stopped, dict(outcomes), {}, row.of, row.attempt,
+        row.id,
+        row.kind,
+        row.started,
+        row.ended,
+        row.controller,
+        row.pid,
+        row.revision,
+        dict(row.options),
+        row.stopped,
+        dict(outcomes),
+        {},
+        row.of,
+        row.attempt,
     )
 
 
@@ -232,7 +269,18 @@ def _past_host(
     confirms: tuple[tuple[str, str, float], ...],
 ) -> PastHost:
     return PastHost(
-        row.host, row.outcome, row.message, tuple(row.problems), row.wave, row.changes,
-        row.seconds, row.transaction, row.plan, row.plan_digest, row.state_digest, phases, confirms,
+        row.host,
+        row.outcome,
+        row.message,
+        tuple(row.problems),
+        row.wave,
+        row.changes,
+        row.seconds,
+        row.transaction,
+        row.plan,
+        row.plan_digest,
+        row.state_digest,
+        phases,
+        confirms,
         tuple(str(each) for each in row.addresses),
     )

@@ -128,7 +128,12 @@ class Record:
         await self.do(lambda store: store.waves(run, waves))
 
     async def arming(
-        self, run: str, host: str, transaction: str, plan: Plan, nonce_hash: str,
+        self,
+        run: str,
+        host: str,
+        transaction: str,
+        plan: Plan,
+        nonce_hash: str,
         addresses: Sequence[str],
     ) -> None:
         """Record what a host is about to be armed with."""

@@ -94,8 +94,14 @@ async def _take_up(
 def _old(past: PastRun, name: str) -> HostOutcome | None:
     host = past.hosts[name]
     return HostOutcome(
-        name, host.outcome, host.message, tuple(map(problem_of, host.problems)), host.wave,
-        host.changes, host.seconds, host.transaction,
+        name,
+        host.outcome,
+        host.message,
+        tuple(map(problem_of, host.problems)),
+        host.wave,
+        host.changes,
+        host.seconds,
+        host.transaction,
     )
 
 

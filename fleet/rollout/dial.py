@@ -107,8 +107,13 @@ class SSHDial:
             where = address
         plugin = AsyncSSH()
         plugin.open(
-            hostname=where, username=said.username, password=said.password, port=said.port,
-            platform=said.platform, extras=dict(said.extras or {}), configuration=self.config,
+            hostname=where,
+            username=said.username,
+            password=said.password,
+            port=said.port,
+            platform=said.platform,
+            extras=dict(said.extras or {}),
+            configuration=self.config,
         )
         return plugin
 
@@ -169,7 +174,10 @@ def override(host: Host, said: Mapping[str, Any]) -> None:
     extras = dict((known.extras if known else None) or {})
     extras |= {k: v for k, v in said.items() if k not in ("hostname", "port", "username")}
     host.connection_options[PLUGIN] = ConnectionOptions(
-        hostname=said.get("hostname"), port=said.get("port"), username=said.get("username"),
-        password=known.password if known else None, platform=known.platform if known else None,
+        hostname=said.get("hostname"),
+        port=said.get("port"),
+        username=said.get("username"),
+        password=known.password if known else None,
+        platform=known.platform if known else None,
         extras=extras,
     )

@@ -246,9 +246,7 @@ class Engine:
         """
         return await transactions.revert(self, target, selection, options)
 
-    async def run_task(
-        self, name: str, selection: Selection, **arguments: Any
-    ) -> AggregatedResult:
+    async def run_task(self, name: str, selection: Selection, **arguments: Any) -> AggregatedResult:
         """Run one of the project's tasks (``fleet run``) and return Nornir's result.
 
         Raises UsageError for a name that neither the project's tasks/ nor the starter's have, and

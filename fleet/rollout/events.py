@@ -107,6 +107,15 @@ class Note:
 
 
 Event = (
-    RunStarted | HostPhase | HostEnded | HostRead | WaveStarted | WaveEnded | Soaking
-    | GatePassed | GateFailed | Stopping | Note
+    RunStarted
+    | HostPhase
+    | HostEnded
+    | HostRead
+    | WaveStarted
+    | WaveEnded
+    | Soaking
+    | GatePassed
+    | GateFailed
+    | Stopping
+    | Note
 )

@@ -54,8 +54,14 @@ class HostOutcome:
     def row(self) -> Row:
         """Return the outcome as the reports take it."""
         return Row(
-            self.host, self.outcome, self.wave, self.changes, self.seconds,
-            self.message, self.problems, self.transaction,
+            self.host,
+            self.outcome,
+            self.wave,
+            self.changes,
+            self.seconds,
+            self.message,
+            self.problems,
+            self.transaction,
         )
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 KEY = "fleet"
 #: How far a host has come; each includes the ones before it.
 STAGES = ("idle", "planned", "arming", "armed", "applying", "applied", "confirming", "committed")
+
+
 @dataclass(frozen=True)
 class Target:
     """What a host should become: the state as it goes over the wire, and its digest."""
@@ -278,7 +280,11 @@ class Part:
             return
         begun = outcome != words.NOT_STARTED
         self.outcome = HostOutcome(
-            self.name, outcome, clean(message, 600), problems, self.wave,
+            self.name,
+            outcome,
+            clean(message, 600),
+            problems,
+            self.wave,
             len(self.plan.changes) if self.plan else 0,
             round(time.monotonic() - self.began, 3) if begun else None,
             self.transaction if self.past("arming") else "",
@@ -298,7 +304,13 @@ class Part:
     def _entry(self, end: HostOutcome) -> HostEnd:
         phases = tuple((each.name, each.began, each.took) for each in self.timings)
         return HostEnd(
-            end.host, end.outcome, end.message, end.problems, end.wave, end.changes, end.seconds,
+            end.host,
+            end.outcome,
+            end.message,
+            end.problems,
+            end.wave,
+            end.changes,
+            end.seconds,
             phases,
         )
 

@@ -58,7 +58,12 @@ def begin(engine: Engine, options: RolloutOptions, run: str = "") -> Shared:
     """Return what the parts of a new run share, and let the engine's stop act on it."""
     run = run or controller.new_run()
     engine.shared = replace(
-        engine.shared, run=run, transaction=run, options=options, stopping="", ended=None,
+        engine.shared,
+        run=run,
+        transaction=run,
+        options=options,
+        stopping="",
+        ended=None,
         record=engine.record(),
     )
     return engine.shared
@@ -118,13 +123,22 @@ async def _record_begin(
     of: str,
 ) -> None:
     entry = RunEntry(
-        shared.run, time.time(), shared.owner, os.getpid(), str(engine.path), kind, of, revision,
+        shared.run,
+        time.time(),
+        shared.owner,
+        os.getpid(),
+        str(engine.path),
+        kind,
+        of,
+        revision,
         asdict(shared.options),
     )
     hosts = [
         HostEntry(
-            name, part.plan,
-            part.target.state if part.target else None, part.target.digest if part.target else "",
+            name,
+            part.plan,
+            part.target.state if part.target else None,
+            part.target.digest if part.target else "",
         )
         for name, part in parts.items()
     ]
@@ -185,9 +199,7 @@ def _taken_back(end: HostOutcome, back: Run) -> HostOutcome:
     return replace(end, outcome=outcome, message=said, problems=after.problems)
 
 
-async def way_back(
-    engine: Engine, past: PastRun, names: list[str], options: RolloutOptions
-) -> Run:
+async def way_back(engine: Engine, past: PastRun, names: list[str], options: RolloutOptions) -> Run:
     """Roll hosts out to what they were before a run."""
     targets: dict[str, Target | None] = {}
     for name in names:

@@ -171,8 +171,12 @@ async def _confirm_at(part: Part, address: str) -> tuple[HelperError | None, str
     try:
         async with dialled(part, address) as session, asyncio.timeout(60):
             reply = await session.call(
-                "confirm", timeout=None, transaction=part.transaction,
-                plan_digest=part.plan.digest, nonce=nonce, address=address,
+                "confirm",
+                timeout=None,
+                transaction=part.transaction,
+                plan_digest=part.plan.digest,
+                nonce=nonce,
+                address=address,
             )
     except HelperError as error:
         if "has confirmed already" in error.message:
@@ -204,9 +208,7 @@ async def revert(part: Part) -> str:
         for address in dict.fromkeys(["", *part.addresses]):
             try:
                 async with dialled(part, address) as session, asyncio.timeout(REVERT):
-                    reply = await session.call(
-                        "revert", timeout=None, transaction=part.transaction
-                    )
+                    reply = await session.call("revert", timeout=None, transaction=part.transaction)
                     return state_of(reply)
             except HelperError as error:
                 if error.code == "revert-failed":

@@ -79,7 +79,9 @@ async def revert(
         committed += [
             name
             for name, host in past.hosts.items()
-            if host.outcome == words.COMMITTED and name not in found and name not in troubles
+            if host.outcome == words.COMMITTED
+            and name not in found
+            and name not in troubles
             and (selection is None or name in selection.names(engine.inventory))
         ]
     if not committed:
@@ -163,8 +165,11 @@ def _parts(
     parts = {}
     for name, entry in entries.items():
         shared = replace(
-            engine.shared, transaction=str(entry.get("transaction")), ended=None,
-            run=past.id if past else transaction, record=engine.record() if past else None,
+            engine.shared,
+            transaction=str(entry.get("transaction")),
+            ended=None,
+            run=past.id if past else transaction,
+            record=engine.record() if past else None,
         )
         part = engine.parts({name: None}, shared)[name]
         made = plan_of(past.hosts[name]) if past else Plan()

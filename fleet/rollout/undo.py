@@ -50,9 +50,7 @@ def _give_back(resources: Iterable[dict[str, Any]], change: Change) -> None:
                 spec["routes"] = [*(spec.get("routes") or ()), route]
 
 
-def was_in(
-    earlier: Mapping[str, Any], state: Mapping[str, Any], changes: Iterable[Change]
-) -> bool:
+def was_in(earlier: Mapping[str, Any], state: Mapping[str, Any], changes: Iterable[Change]) -> bool:
     """Return whether a plan towards ``state`` started from a host that was in ``earlier``."""
     old = {_key(each): each.get("spec") or {} for each in earlier.get("resources") or []}
     new = {_key(each): each.get("spec") or {} for each in state.get("resources") or []}
@@ -74,7 +72,9 @@ def _key(resource: Mapping[str, Any]) -> str:
 def _resource(change: Change) -> dict[str, Any]:
     spec = change.before if isinstance(change.before, Mapping) else {}
     return {
-        "namespace": change.namespace, "kind": change.kind, "name": change.name,
+        "namespace": change.namespace,
+        "kind": change.kind,
+        "name": change.name,
         "spec": copy.deepcopy(dict(spec)),
     }
 

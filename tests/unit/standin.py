@@ -38,8 +38,13 @@ class StandIn:
         impact = "drain" if "guests" in self.ways else "none"
         changes = [
             {
-                "kind": "bridge", "name": "br0", "action": "update", "what": "mtu",
-                "before": self.mtu, "after": wanted, "impact": impact,
+                "kind": "bridge",
+                "name": "br0",
+                "action": "update",
+                "what": "mtu",
+                "before": self.mtu,
+                "after": wanted,
+                "impact": impact,
             }
         ]
         self.wanted = wanted
@@ -112,9 +117,15 @@ class Session:
             raise HelperError("refused", "not allowed by name")
         host.before, host.deadline = host.mtu, time.monotonic() + deadline
         host.transactions[transaction] = {
-            "transaction": transaction, "state": "ARMED", "plan_digest": plan_digest,
-            "nonce_hash": more["nonce_hash"], "owner": more["owner"], "age": 1.0,
-            "waiting": list(more["addresses"]), "confirmed": [], "seconds_left": deadline,
+            "transaction": transaction,
+            "state": "ARMED",
+            "plan_digest": plan_digest,
+            "nonce_hash": more["nonce_hash"],
+            "owner": more["owner"],
+            "age": 1.0,
+            "waiting": list(more["addresses"]),
+            "confirmed": [],
+            "seconds_left": deadline,
         }
         return {"armed": True, "seconds": deadline}
 
@@ -172,8 +183,13 @@ class Fleet:
     def inventory(self) -> Inventory:
         group = Group("all", data={})
         hosts = {
-            name: Host(name, hostname=name, groups=ParentGroups([group]), defaults=Defaults(),
-                       data={"fleet": self.settings})
+            name: Host(
+                name,
+                hostname=name,
+                groups=ParentGroups([group]),
+                defaults=Defaults(),
+                data={"fleet": self.settings},
+            )
             for name in self.hosts
         }
         return Inventory(Hosts(hosts), Groups({"all": group}), Defaults(data={"fleet": {}}))
@@ -186,8 +202,12 @@ class Fleet:
     def engine(self, concurrency: int = 2000) -> Engine:
         project: Any = SimpleNamespace(path=self.path, inventory=self.inventory(), config={})
         return Engine(
-            project, load_tasks(self.path), on_event=self.events.append, concurrency=concurrency,
-            dial=self, render=self.state,
+            project,
+            load_tasks(self.path),
+            on_event=self.events.append,
+            concurrency=concurrency,
+            dial=self,
+            render=self.state,
         )
 
     def happened(self, kind: type) -> list[Any]:

@@ -72,17 +72,33 @@ def test_canary_is_a_host_that_changes(tmp_path: Path) -> None:
 def test_outcomes_are_told_apart(tmp_path: Path) -> None:
     """Unreachable, refused, reverted, revert failed and committed are different ends."""
     fleet = fleet_of(
-        tmp_path, (), ("unreachable",), ("refuse",), ("break",), ("break", "stuck"), ("hang",),
-        ("lose:apply",), ("lose:confirm",), ("unwell",), ("hang:plan",),
+        tmp_path,
+        (),
+        ("unreachable",),
+        ("refuse",),
+        ("break",),
+        ("break", "stuck"),
+        ("hang",),
+        ("lose:apply",),
+        ("lose:confirm",),
+        ("unwell",),
+        ("hang:plan",),
     )
     fleet.settings["confirm-timeout"] = 5
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fleet.rollout.steps.READING", 0.5)
         run = roll(fleet, max_failures=10)
     assert outcomes(run) == {
-        "h0": "committed", "h1": "unreachable", "h2": "refused", "h3": "reverted",
-        "h4": "revert failed", "h5": "unreachable", "h6": "committed", "h7": "committed",
-        "h8": "reverted", "h9": "unreachable",
+        "h0": "committed",
+        "h1": "unreachable",
+        "h2": "refused",
+        "h3": "reverted",
+        "h4": "revert failed",
+        "h5": "unreachable",
+        "h6": "committed",
+        "h7": "committed",
+        "h8": "reverted",
+        "h9": "unreachable",
     }
     assert "gateway" in run.hosts["h8"].message
     assert "no answer to plan" in run.hosts["h9"].message
@@ -105,8 +121,14 @@ def test_failure_budget_spans_waves_and_overshoots_one_wave_at_most(tmp_path: Pa
     fleet = fleet_of(tmp_path, *ways)
     run = roll(fleet, canary=1, wave="2", max_failures=1)
     assert list(outcomes(run).values()) == [
-        "committed", "reverted", "committed", "reverted", "committed",
-        "not started", "not started", "not started",
+        "committed",
+        "reverted",
+        "committed",
+        "reverted",
+        "committed",
+        "not started",
+        "not started",
+        "not started",
     ]
     assert "2 hosts have failed" in run.stopped
     assert not fleet.hosts["h6"].transactions
@@ -237,7 +259,10 @@ def test_a_host_held_by_another_controller_is_refused_with_its_owner(tmp_path: P
     host = fleet.hosts["h0"]
     host.deadline = time.monotonic() + 60
     host.transactions["other"] = {
-        "transaction": "other", "state": "APPLIED", "owner": "ann@desk", "age": 42.0,
+        "transaction": "other",
+        "state": "APPLIED",
+        "owner": "ann@desk",
+        "age": 42.0,
     }
     run = roll(fleet)
     assert outcomes(run) == {"h0": "refused"}

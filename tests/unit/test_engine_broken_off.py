@@ -79,9 +79,7 @@ def release(fleet: Fleet) -> None:
         host.events.clear()
 
 
-def killed(
-    fleet: Fleet, op: str, monkeypatch: pytest.MonkeyPatch, options: RolloutOptions
-) -> str:
+def killed(fleet: Fleet, op: str, monkeypatch: pytest.MonkeyPatch, options: RolloutOptions) -> str:
     """Roll out, and end as a controller does that is killed while its hosts are in ``op``."""
 
     async def go(engine: Engine) -> str:

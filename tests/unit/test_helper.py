@@ -16,8 +16,22 @@ from fleet.host import helper, recover, wire
 
 REPOSITORY = str(Path(fleet.host.__path__[0]).parents[1])
 FORBIDDEN = {
-    "typing", "dataclasses", "json", "re", "socket", "subprocess", "collections", "enum",
-    "functools", "logging", "asyncio", "ctypes", "hashlib", "tempfile", "pathlib", "pyroute2",
+    "typing",
+    "dataclasses",
+    "json",
+    "re",
+    "socket",
+    "subprocess",
+    "collections",
+    "enum",
+    "functools",
+    "logging",
+    "asyncio",
+    "ctypes",
+    "hashlib",
+    "tempfile",
+    "pathlib",
+    "pyroute2",
 }
 STATE = {
     "host": "kvm1",
@@ -96,8 +110,10 @@ def test_a_fault_of_ours_is_told_in_short() -> None:
         "from fleet.host.helper import main\nsys.exit(main())"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], input=b'{"id":1,"op":"status"}\n',
-        capture_output=True, timeout=30,
+        [sys.executable, "-I", "-S", "-c", program],
+        input=b'{"id":1,"op":"status"}\n',
+        capture_output=True,
+        timeout=30,
     )
     (answer,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert answer["error"]["code"] == "internal"

@@ -324,7 +324,9 @@ def test_what_is_left_to_netplan_becomes_its_file(tmp_path: Path) -> None:
     data = "network: {ethernets: {a: {dhcp4: yes, nameservers: {addresses: ['2001:db8::1']}}}}"
     assert manager_file(one_host(tmp_path, data), "h1") == ""
     text = manager_file(one_host(tmp_path, f"fleet: {{manager: netplan}}\n{data}"), "h1")
-    assert "a:\n      dhcp4: 'yes'\n      nameservers:\n        addresses: ['2001:db8::1']\n" in text
+    assert (
+        "a:\n      dhcp4: 'yes'\n      nameservers:\n        addresses: ['2001:db8::1']\n" in text
+    )
 
 
 def test_the_example_fleet_is_sound() -> None:

@@ -53,12 +53,26 @@ def postgresql() -> Iterator[str]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(
         [program / "initdb", "-D", home / "data", "-U", "fleet", "-A", "trust", "--no-sync"],
-        check=True, cwd=home, **who, **quiet,  # type: ignore[call-overload]
+        check=True,
+        cwd=home,
+        **who,
+        **quiet,  # type: ignore[call-overload]
     )
     server = subprocess.Popen(
-        [program / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses=",
-         "-c", "fsync=off"],
-        cwd=home, **who, **quiet,  # type: ignore[call-overload]
+        [
+            program / "postgres",
+            "-D",
+            home / "data",
+            "-k",
+            home,
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+        ],
+        cwd=home,
+        **who,
+        **quiet,  # type: ignore[call-overload]
     )
     try:
         _await_socket(home / ".s.PGSQL.5432", server)
@@ -287,8 +301,10 @@ def test_a_nonce_is_private_and_lives_until_it_is_used(tmp_path: Path) -> None:
 def test_changes_are_taken_back_from_a_state() -> None:
     """The state before a plan: made resources go, removed entries come back, scalars return."""
     spec = {
-        "mtu": 9000, "addresses": ["198.18.0.1/24", {"address": "198.18.0.2/24"}],
-        "parameters": {"forward_delay": 4}, "ports": {"eth0.100": {"isolated": True}},
+        "mtu": 9000,
+        "addresses": ["198.18.0.1/24", {"address": "198.18.0.2/24"}],
+        "parameters": {"forward_delay": 4},
+        "ports": {"eth0.100": {"isolated": True}},
     }
     state = {
         "host": "h",
@@ -311,8 +327,11 @@ def test_changes_are_taken_back_from_a_state() -> None:
     old = undo.before(state, changes)
     assert [each["name"] for each in old["resources"]] == ["br0", "old"]
     assert old["resources"][0]["spec"] == {
-        "mtu": 1500, "addresses": ["198.18.0.1/24", "198.18.0.9/24"],
-        "parameters": {"forward_delay": 15}, "ports": {"eth0.100": {}}, "activation_mode": "off",
+        "mtu": 1500,
+        "addresses": ["198.18.0.1/24", "198.18.0.9/24"],
+        "parameters": {"forward_delay": 15},
+        "ports": {"eth0.100": {}},
+        "activation_mode": "off",
     }
     assert old["resources"][1]["spec"] == {"peer": "old1"}
     assert spec["mtu"] == 9000

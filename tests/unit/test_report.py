@@ -300,8 +300,11 @@ def test_small_words() -> None:
 def test_of_a_changed_file_the_lines_that_differ_are_shown() -> None:
     """Lines that stay are not in the plan's text; the others come and go one by one."""
     change = Change(
-        kind="file", name="/etc/sysctl.d/90-fleet.conf", what="text",
-        before=["a = 1", "b = 1"], after=["a = 1", "b = 2"],
+        kind="file",
+        name="/etc/sysctl.d/90-fleet.conf",
+        what="text",
+        before=["a = 1", "b = 1"],
+        after=["a = 1", "b = 2"],
     )
     lines = plan_text({"hv-1": Plan((change,))})
     assert "      - text b = 1" in lines

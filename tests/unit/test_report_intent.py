@@ -55,7 +55,9 @@ def test_secret_variables_are_not_shown(tmp_path: Path) -> None:
     tree = Source(hosts, tmp_path / "groups.yaml", tmp_path / "defaults.yaml").data("h")
     lines = intent_lines(tree, explain=True)
     assert [line.partition("  ")[0] for line in lines] == [
-        "bmc_password: (secret)", "tokens: 3", "psk: (secret)",
+        "bmc_password: (secret)",
+        "tokens: 3",
+        "psk: (secret)",
     ]
     assert all(line.endswith("hosts.yaml:2") for line in lines)
     assert "s3cret" not in str(explained(tree))

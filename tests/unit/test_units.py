@@ -24,7 +24,11 @@ def test_the_timer_is_started_as_the_promises_say() -> None:
     assert "--on-active=31.000s" in argv
     assert argv[-2:] == ["recover", "tx-1"]
     assert argv[argv.index(units.PYTHON) : -2] == [
-        units.PYTHON, "-I", "-S", "-B", "/var/lib/fleet/boot/fleet-0.pyz",
+        units.PYTHON,
+        "-I",
+        "-S",
+        "-B",
+        "/var/lib/fleet/boot/fleet-0.pyz",
     ]
 
 
@@ -59,7 +63,10 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     for name in units.UNITS:
         done = subprocess.run(
             ["systemd-analyze", "verify", "--man=no", str(tmp_path / name)],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         complaints = [line for line in done.stderr.splitlines() if "fleet-" in line]
         assert complaints == []
@@ -72,7 +79,10 @@ def test_the_staged_helper_runs_from_one_archive(tmp_path: Path) -> None:
     assert units.stage_helper(paths) == archive
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-B", archive, "nonsense"],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("usage:")

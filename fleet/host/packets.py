@@ -83,6 +83,8 @@ def match_words(protocol: int, keys: Iterable[Key]) -> Words | None:
     words: Words = {}
     by_offset: dict[str, list[Key]] = {}
     six = protocol == IPV6
+    if protocol not in (IPV4, IPV6):
+        return None
     source, destination, end = (8, 24, 40) if six else (12, 16, 20)
     for mask, value, offset in keys:
         if (mask, offset) == ((0xFF00, 4) if six else (0xFF0000, 8)):
@@ -109,6 +111,8 @@ def match_words(protocol: int, keys: Iterable[Key]) -> Words | None:
         if bits != ((1 << length) - 1) << (total - length):
             return None
         words[where] = f"{inet_ntop(AF_INET6 if six else AF_INET, bytes(body))}/{length}"
+    if not words:
+        words["source"] = "::/0" if six else "0.0.0.0/0"
     return None if None in words.values() else words
 
 

@@ -10,7 +10,7 @@ from _struct import Struct, pack, unpack_from
 
 from fleet.host.netlink import attributes, number
 from fleet.host.netlink import pack as attribute
-from fleet.host.packets import ALL, keys_of, match_words, selector, selectors
+from fleet.host.packets import ALL, families, keys_of, match_words, selector, selectors
 from fleet.host.rates import (
     bytes_per_second,
     microseconds,
@@ -326,11 +326,16 @@ def class_words(now: Words) -> Words | None:
     """
     leaves: dict[int, Any] = now["leaves"]
     matches: dict[int, Words] = {}
+    seen: dict[int, list[int]] = {}
     for protocol, keys, handle in now["flows"]:
         match = match_words(protocol, keys)
         if match is None or matches.get(handle, match) != match:
             return None
-        matches.setdefault(handle, match)
+        matches[handle] = match
+        seen.setdefault(handle, []).append(protocol)
+    for handle, match in matches.items():
+        if sorted(seen[handle]) != families({k.replace("-", "_"): v for k, v in match.items()}):
+            return None  # intent's words would also match the other family
     whole = max(sum(leaf[0] for leaf in leaves.values()), *(leaf[1] for leaf in leaves.values()), 1)
     if not leaves or now["whole"] != (whole, whole):
         return None

@@ -107,6 +107,37 @@ def test_limited_device_goes(host: Space) -> None:
     assert host.json("link show type ifb") == []
 
 
+def test_device_made_again(host: Space) -> None:
+    """A device that has to be made again has its limits again, and takes them along in the end."""
+    tap = {"tap/t0": {"multi_queue": False}}
+    limits = {"shaping/t0": {"egress": {"rate": "10mbit"}, "ingress": {"rate": "5mbit"}}}
+    host.roll({**tap, **limits})
+    changes = host.roll({"tap/t0": {"multi_queue": True}, **limits}).changes
+    assert [change.what for change in changes if change.kind == "shaping"] == ["egress", "ingress"]
+    assert "tbf f1ee: root" in shown(host, "t0")
+    host.goes_back({})
+    host.roll({})
+    assert not host.has("ifb-t0")
+
+
+def test_inside_a_namespace(host: Space) -> None:
+    """Limits are set inside a namespace as in the host's own, each with an ifb of its own."""
+    inner = f"{host.name}i"
+    base = {
+        f"namespace/{inner}": {}, "veth/a0": {"peer": "b0", "peer_namespace": inner},
+        f"{inner}:veth/b0": {"peer": "a0", "peer_namespace": "host"},
+    }  # fmt: skip
+    try:
+        host.roll({**base, f"{inner}:shaping/b0": {"ingress": {"rate": "5mbit"}},
+                   "shaping/a0": {"egress": {"rate": "3mbit"}}})  # fmt: skip
+        assert "tbf f1ee: dev ifb-b0 root" in sh("tc", "-n", inner, "qdisc", "show")
+        assert "tbf f1ee: root" in shown(host, "a0")
+        host.roll(base)
+        assert "f1ee" not in sh("tc", "-n", inner, "qdisc", "show") + shown(host, "a0")
+    finally:
+        sh("ip", "netns", "del", inner)
+
+
 def test_classes(host: Space) -> None:
     """Classes share what goes out; each part of them is changed; one limit takes their place."""
     host.roll(shaping(**CLASSES))

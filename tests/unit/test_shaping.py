@@ -73,6 +73,26 @@ def test_what_is_made_means_what_was_said() -> None:
     }
 
 
+def test_what_has_no_words_is_not_said() -> None:
+    """A tree that matches one family only, or all protocols, is no intent that would match both."""
+    classes = {"classes": [{"name": "a", "rate": "1mbit", "match": {"protocol": "tcp"}}]}
+    records = shaped.htb(classes)
+    now = shaped.meaning(records[:-1])
+    assert now is not None
+    assert shaped.class_words(now) is None
+    assert not shaped.same_classes(classes, now, own=True)
+    every = [{**records[-1], "info": records[-1]["info"] & ~0xFFFF | 0x0300}]
+    now = shaped.meaning([*records[:-2], *every])
+    assert now is not None
+    assert shaped.class_words(now) is None
+    all_four = {"classes": [{"name": "a", "rate": "1mbit", "match": {"source": "0.0.0.0/0"}}]}
+    now = shaped.meaning(shaped.htb(all_four))
+    assert now is not None
+    said = shaped.class_words(now)
+    assert said is not None
+    assert said["classes"][0]["match"] == {"source": "0.0.0.0/0"}
+
+
 def test_intent(tmp_path: Path) -> None:
     """Limits are written by device, and reach the host in their normal form."""
     found = specs(render_state(one_host(tmp_path, """

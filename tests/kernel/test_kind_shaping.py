@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from namespaces import Space, connect, sh, space
+from namespaces import Space, apply, connect, sh, space
 
+from fleet.host import shaped
+from fleet.host.change import HostError
 from fleet.host.observation import Observation
 from fleet.host.registry import load
 
@@ -306,6 +308,24 @@ def test_adopt_classes(host: Space) -> None:
         "source": "198.18.0.0/15", "protocol": "tcp", "port": 80,
     }  # fmt: skip
     assert host.roll({"shaping/e0": found}).changes == ()
+    assert tc(host) == before
+
+
+def test_refused_by_the_kernel(host: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel refuses a part of a tree, what was there is put back and its words told."""
+    host.roll(shaping(egress={"rate": "10mbit"}))
+    before = tc(host)
+    made = shaped.htb
+
+    def broken(words: dict[str, Any]) -> list[dict[str, Any]]:
+        records = made(words)
+        return [*records, {**records[0], "kind": "nosuch", "handle": 0x50000, "parent": 0xF1EE0010}]
+
+    change = host.plan(shaping(**CLASSES)).changes[0]
+    monkeypatch.setattr(shaped, "htb", broken)
+    with pytest.raises(HostError) as caught:
+        apply(host.system, change)
+    assert "unknown" in caught.value.problem.actual
     assert tc(host) == before
 
 

@@ -99,8 +99,13 @@ def _reverted(transaction: Transaction, system: System, problems: list[Any]) -> 
     if outcome["state"] == REVERT_FAILED:
         remaining = outcome.get("remaining") or []
         left = [
-            {"resource": "host", "what": "revert", "expected": "as before the transaction",
-             "actual": str(each), "remedy": "put it right by hand, then: fleet status"}
+            {
+                "resource": "host",
+                "what": "revert",
+                "expected": "as before the transaction",
+                "actual": str(each),
+                "remedy": "put it right by hand, then: fleet status",
+            }
             for each in remaining
         ]
         return Refused("revert-failed", f"{reason}; the host is not as before", problems + left)
@@ -174,8 +179,15 @@ def _try(armed: Armed, system: System, pipe: int) -> tuple[list[Any], str]:
 
         traceback.print_exc(file=sys.stderr)
         text = f"{type(error).__name__}: {error}"
-        return [{"resource": "host", "what": "apply", "expected": "to succeed", "actual": text,
-                 "remedy": ""}], f"a change failed: {text}"
+        return [
+            {
+                "resource": "host",
+                "what": "apply",
+                "expected": "to succeed",
+                "actual": text,
+                "remedy": "",
+            }
+        ], f"a change failed: {text}"
 
 
 def _enter_fence(armed: Armed) -> None:
@@ -201,7 +213,9 @@ def check_fence(transaction: Transaction, token: str, system: System) -> None:
 
 def _conflict(words: str) -> dict[str, str]:
     return {
-        "resource": "host", "what": words.partition(":")[0], "expected": "nobody else at work",
+        "resource": "host",
+        "what": words.partition(":")[0],
+        "expected": "nobody else at work",
         "actual": f"added by somebody else meanwhile, and gone with this plan: {words}",
         "remedy": "plan again, with it",
     }
@@ -267,8 +281,10 @@ def verify(armed: Armed, system: System) -> list[Any]:
 
 def _difference(change: Change) -> dict[str, str]:
     return {
-        "resource": change.key, "what": change.what,
-        "expected": _said(change.after), "actual": _said(change.before),
+        "resource": change.key,
+        "what": change.what,
+        "expected": _said(change.after),
+        "actual": _said(change.before),
         "remedy": "it was applied, and is not so when observed again",
     }
 

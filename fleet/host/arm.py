@@ -109,9 +109,15 @@ def _open_transaction(transaction: Transaction, system: System) -> Refused:
         "locked",
         f"transaction {transaction.name} of {status['owner'] or 'someone'} is {status['state']} "
         f"since {status['age'] or 0:.0f} s{until}",
-        [{"resource": "host", "what": "lock", "expected": "no open transaction",
-          "actual": f"{transaction.name} of {status['owner']} is {status['state']}",
-          "remedy": f"wait, or: fleet revert {transaction.name}"}],
+        [
+            {
+                "resource": "host",
+                "what": "lock",
+                "expected": "no open transaction",
+                "actual": f"{transaction.name} of {status['owner']} is {status['state']}",
+                "remedy": f"wait, or: fleet revert {transaction.name}",
+            }
+        ],
     )
 
 
@@ -148,9 +154,12 @@ def _arm_locked(
             "refused", f"cannot keep a copy of the helper: {error}; nothing was changed"
         ) from error
     facts = {
-        "owner": str(request.get("owner", ""))[:200], "plan_digest": reviewed.digest,
-        "changes": len(plan.changes), "nonce_hash": request["nonce_hash"].lower(),
-        "addresses": list(addresses), "loaded_from": units.helper_folder(),
+        "owner": str(request.get("owner", ""))[:200],
+        "plan_digest": reviewed.digest,
+        "changes": len(plan.changes),
+        "nonce_hash": request["nonce_hash"].lower(),
+        "addresses": list(addresses),
+        "loaded_from": units.helper_folder(),
         "archive": archive,
         "probes": probe.expected_after(probes, plan.changes),
     }
@@ -175,7 +184,8 @@ def check_plan(plan: Plan, request: dict[str, Any]) -> None:
 
     if plan.digest != request.get("plan_digest"):
         raise Refused(
-            "stale", "the host is not as it was when the plan was made; plan again",
+            "stale",
+            "the host is not as it was when the plan was made; plan again",
             encode(plan.problems),
         )
     if plan.problems:
@@ -209,8 +219,11 @@ def _start(
         )
         crash.point("arm.timer.started")
         facts = {
-            "armed_at": armed_at, "deadline": deadline, "lease": token,
-            "watchdogs": watchdogs.identities, "unit": unit,
+            "armed_at": armed_at,
+            "deadline": deadline,
+            "lease": token,
+            "watchdogs": watchdogs.identities,
+            "unit": unit,
         }
         # The order matters: with the lease in /run a revert knows that there is one to make,
         # whatever becomes of the disk.
@@ -228,8 +241,11 @@ def _start(
     crash.point("arm.done")
     names = [f"process {who[0]}" for who in watchdogs.identities] + ([unit] if unit else [])
     reply = {
-        "armed": True, "deadline": deadline, "boot_id": system.boot_id(),
-        "seconds": round(deadline - system.boottime(), 3), "watchdogs": names,
+        "armed": True,
+        "deadline": deadline,
+        "boot_id": system.boot_id(),
+        "seconds": round(deadline - system.boottime(), 3),
+        "watchdogs": names,
     }
     return Armed(transaction, plan, state, watchdogs, token), reply
 

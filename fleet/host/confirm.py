@@ -244,8 +244,14 @@ def revert(system: System, paths: Paths, request: dict[str, Any]) -> dict[str, A
     outcome = settle(transaction, system, "asked for by the operator", again=True)
     if outcome["state"] == "REVERT_FAILED":
         left = [
-            {"resource": "host", "what": "revert", "expected": "as before the transaction",
-             "actual": str(each), "remedy": ""} for each in outcome.get("remaining") or ()
+            {
+                "resource": "host",
+                "what": "revert",
+                "expected": "as before the transaction",
+                "actual": str(each),
+                "remedy": "",
+            }
+            for each in outcome.get("remaining") or ()
         ]
         raise Refused("revert-failed", "the host is not as before", left)
     return {"state": outcome["state"]}

@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 HOOK: Hook | None = None
 
 _RECORDS = (
-    "PREPARED", "ARMED", "APPLYING", "APPLIED", "CONFIRMED", "PERSISTING", "COMMITTED",
-    "REVERTING", "REVERTED", "REVERT_FAILED", "ABANDONED",
+    "PREPARED",
+    "ARMED",
+    "APPLYING",
+    "APPLIED",
+    "CONFIRMED",
+    "PERSISTING",
+    "COMMITTED",
+    "REVERTING",
+    "REVERTED",
+    "REVERT_FAILED",
+    "ABANDONED",
 )
 
 #: Every point, in the order a transaction meets them; ``*`` stands for the index of a change.

@@ -165,8 +165,11 @@ def with_files(
         return plan
     bound += encode((changes, problems))
     return type(plan)(
-        (*plan.changes, *changes), files.sha256(wire.dumps(bound)), (*plan.problems, *problems),
-        plan.unmanaged, plan.settle,
+        (*plan.changes, *changes),
+        files.sha256(wire.dumps(bound)),
+        (*plan.problems, *problems),
+        plan.unmanaged,
+        plan.settle,
     )
 
 

@@ -47,8 +47,14 @@ def check(system: System, paths: Paths, wanted: Wanted) -> None:
         raise Refused(
             "refused",
             "netplan would refuse its files at the next boot; nothing was changed",
-            [problem("netplan", "files that netplan reads", said or f"exit code {done.code}",
-                     "correct what it names, or leave the key out of the intent")],
+            [
+                problem(
+                    "netplan",
+                    "files that netplan reads",
+                    said or f"exit code {done.code}",
+                    "correct what it names, or leave the key out of the intent",
+                )
+            ],
         )
 
 

@@ -36,8 +36,13 @@ def stage(paths: Paths, directory: str, wanted: dict[str, tuple[str | None, int]
         if _same(before, text, mode):
             continue
         entries.append(
-            {"path": path, "before": before, "mode": mode, "staged": _staged(path, directory),
-             "after": None if text is None else files.sha256(text)}
+            {
+                "path": path,
+                "before": before,
+                "mode": mode,
+                "staged": _staged(path, directory),
+                "after": None if text is None else files.sha256(text),
+            }
         )
     files.create(f"{directory}/undo", files.seal(wire.dumps(entries)))
     for entry in entries:

@@ -63,8 +63,11 @@ def prepare(
         files.create(f"{paths.live(name)}/settling", b"")
         crash.point("prepare.snapshot.written")
         journal.append(
-            PREPARED, prepared_at=system.boottime(), boot_id=system.boot_id(),
-            helper=fence.identity(os.getpid()), **facts,
+            PREPARED,
+            prepared_at=system.boottime(),
+            boot_id=system.boot_id(),
+            helper=fence.identity(os.getpid()),
+            **facts,
         )
         return Transaction(paths, name, journal), entries
     except OSError as error:
@@ -79,8 +82,14 @@ def _no_room(error: OSError) -> Refused:
     return Refused(
         "refused",
         f"cannot prepare: {what}: {error.strerror}; nothing was changed",
-        [problem(str(what), "to be written before anything changes", str(error.strerror),
-                 "make room, or make it writable, and try again")],
+        [
+            problem(
+                str(what),
+                "to be written before anything changes",
+                str(error.strerror),
+                "make room, or make it writable, and try again",
+            )
+        ],
     )
 
 
@@ -114,7 +123,9 @@ def ledger_text(entries: dict[str, ledger.Entry]) -> str:
     """Return the ledger's file as ``ledger.load`` reads it."""
     listed = [encode(entries[key]) for key in sorted(entries)]
     document = {
-        "version": ledger.VERSION, "checksum": ledger.checksum(listed), "entries": listed,
+        "version": ledger.VERSION,
+        "checksum": ledger.checksum(listed),
+        "entries": listed,
     }
     return wire.dumps(document) + "\n"
 
@@ -151,6 +162,11 @@ def scope_of(plan: Plan) -> dict[str, Any]:
 
 def _scope() -> dict[str, Any]:
     return {
-        "devices": [], "sysctls": [], "files": [], "tables": [], "rules": False, "whole": False,
+        "devices": [],
+        "sysctls": [],
+        "files": [],
+        "tables": [],
+        "rules": False,
+        "whole": False,
         "namespaces": {},
     }

@@ -63,8 +63,11 @@ def expected_after(probes: list[Probe], changes: tuple[Change, ...]) -> list[Pro
     gone = {device for change in changes if change.action == DELETE for device in change.touches}
     down = {c.name for c in changes if c.what == "activation-mode" and c.after == "off"}
     moved = {
-        str(port) for change in changes if change.what == "interfaces"
-        for port in (change.before, change.after) if port
+        str(port)
+        for change in changes
+        if change.what == "interfaces"
+        for port in (change.before, change.after)
+        if port
     }
     kept = []
     for probe in probes:
@@ -102,9 +105,13 @@ def failures(probes: list[Probe], observation: Observation, system: System) -> l
         why = failure(probe, observation, system)
         if why is not None:
             found.append(
-                {"resource": f"{probe['kind']} {probe['name']}", "what": "probe",
-                 "expected": "to pass as it did before the change", "actual": why,
-                 "remedy": "look at what the plan changes on the way there"}
+                {
+                    "resource": f"{probe['kind']} {probe['name']}",
+                    "what": "probe",
+                    "expected": "to pass as it did before the change",
+                    "actual": why,
+                    "remedy": "look at what the plan changes on the way there",
+                }
             )
     return found
 
@@ -274,7 +281,8 @@ def _await(connection: Any, matches: Any) -> bool:
 def _arp(address: str, device: str, observation: Observation) -> bool:
     """Ask who has an address (RFC 826) from the first address of the device."""
     own = [
-        item["address"].partition("/")[0] for item in observation.addresses.get(device, ())
+        item["address"].partition("/")[0]
+        for item in observation.addresses.get(device, ())
         if item["family"] == 4
     ]
     link = observation.links.get(device)

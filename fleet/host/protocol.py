@@ -196,8 +196,16 @@ def recover(session: Session, request: Request, report: Report) -> Answer:
 
 
 OPERATIONS: dict[str, Callable[[Session, Request, Report], Answer]] = {
-    "hello": hello, "audit": audit, "plan": plan, "observe": observe, "arm": arm, "apply": apply,
-    "confirm": confirm, "revert": revert, "status": status, "recover": recover,
+    "hello": hello,
+    "audit": audit,
+    "plan": plan,
+    "observe": observe,
+    "arm": arm,
+    "apply": apply,
+    "confirm": confirm,
+    "revert": revert,
+    "status": status,
+    "recover": recover,
 }
 
 

@@ -141,9 +141,7 @@ def _take_back_files(transaction: Transaction, memory: dict[str, Any] | None) ->
     return persist.take_back(transaction.paths, entries)
 
 
-def _restore(
-    transaction: Transaction, system: System, memory: dict[str, Any] | None
-) -> list[str]:
+def _restore(transaction: Transaction, system: System, memory: dict[str, Any] | None) -> list[str]:
     """Fence, then restore until two observations agree; return what is still different."""
     facts = transaction.facts
     stuck = fence.kill_all(facts.get("cgroup", ""), facts.get("session"), FENCE_BUDGET)
@@ -177,8 +175,14 @@ def _with_theirs(transaction: Transaction, system: System, snapshot: Any) -> Any
 
 #: What the way back imports where it stands: a watchdog has it in memory before it is armed.
 NEEDED = (
-    "errno", "fcntl", "sys", "fleet.host.restore", "fleet.host.restore_tap",
-    "fleet.host.restore_traffic", "fleet.host.snapshot_parts", "fleet.host.theirs",
+    "errno",
+    "fcntl",
+    "sys",
+    "fleet.host.restore",
+    "fleet.host.restore_tap",
+    "fleet.host.restore_traffic",
+    "fleet.host.snapshot_parts",
+    "fleet.host.theirs",
     "fleet.host.traffic",
 )
 #: And where it has to run programs: namespaces are made by ip(8), tables put back by nft(8).
@@ -292,4 +296,3 @@ def main(arguments: list[str]) -> int:
     for outcome in outcomes:
         sys.stderr.write(wire.dumps(outcome) + "\n")
     return 1 if any(outcome.get("state") == REVERT_FAILED for outcome in outcomes) else 0
-

@@ -8,7 +8,14 @@ if TYPE_CHECKING:
 
 #: Every code an answer's ``error`` may carry.
 CODES = (
-    "refused", "failed", "stale", "locked", "reverted", "revert-failed", "internal", "preflight",
+    "refused",
+    "failed",
+    "stale",
+    "locked",
+    "reverted",
+    "revert-failed",
+    "internal",
+    "preflight",
 )
 
 

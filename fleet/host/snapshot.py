@@ -63,9 +63,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "mdb": parts.read_mdb(netlink, names, inside),
         "vlans": parts.read_vlans(netlink, names, inside),
         "traffic": read_traffic(netlink, names, {*named, *own_keys}),
-        "sysctls": parts.read_sysctls(
-            system, _sysctls(system, scope, like), own_keys, wide, links
-        ),
+        "sysctls": parts.read_sysctls(system, _sysctls(system, scope, like), own_keys, wide, links),
         "tables": _tables(system, scope, like),
         "files": {path: parts.read_file(system, path) for path in scope.get("files") or ()},
         "namespaces": _namespaces(system, scope, like),

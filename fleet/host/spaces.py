@@ -41,5 +41,3 @@ def delete_namespace(system: System, name: str) -> None:
     finally:
         there.shut()
     system.run([IP, "netns", "delete", name])
-
-

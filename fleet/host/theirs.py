@@ -64,11 +64,9 @@ class Watch:
         """
         before = self._snapshot
         self._seen = (
-            capture(self._system, before["scope"], before) if last
-            else _look(self._system, before)
+            capture(self._system, before["scope"], before) if last else _look(self._system, before)
         )
         _store(self._live, SEEN, self._seen)
-
 
     def lost(self) -> list[str]:
         """Return what others added meanwhile and fleet's own changes took along, in words."""
@@ -158,7 +156,8 @@ def changed(then: Snapshot, seen: Snapshot, now: Snapshot, known: Record) -> Rec
         found[part] = [i for i in items if part != "routes" or i["protocol"] != KERNEL]
     found["addresses"] = _addresses(then, seen, now, known)
     found["routes"] += [
-        item for item in now["routes"]
+        item
+        for item in now["routes"]
         if item["protocol"] == KERNEL and _of_addresses(item, found["addresses"])
     ]
     found["sysctls"] = dict(known.get("sysctls") or {})

@@ -279,4 +279,3 @@ def forward(transaction: Transaction, here: bool) -> bool:
     if transaction.journal.state in FORWARD:
         return True
     return here and transaction.verdict() == CONFIRMED
-

@@ -98,9 +98,7 @@ UNITS = {
 
 def unit_texts(archive: str, python: str = PYTHON) -> dict[str, str]:
     """Return the boot units by name, running that archive."""
-    return {
-        name: text.format(python=python, archive=archive) for name, (text, _) in UNITS.items()
-    }
+    return {name: text.format(python=python, archive=archive) for name, (text, _) in UNITS.items()}
 
 
 def booted(system: System) -> bool:
@@ -116,14 +114,26 @@ def timer_name(transaction: str) -> str:
 def timer_argv(transaction: str, archive: str, seconds: float, python: str = PYTHON) -> list[str]:
     """Return the systemd-run command that starts a transaction's timer (systemd-run(1))."""
     return [
-        "systemd-run", "--quiet", "--collect", f"--unit={timer_name(transaction)}",
-        "--slice=system.slice", f"--description=fleet: revert {transaction} unless it is confirmed",
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        f"--unit={timer_name(transaction)}",
+        "--slice=system.slice",
+        f"--description=fleet: revert {transaction} unless it is confirmed",
         f"--on-active={seconds + BEHIND:.3f}s",
         "--timer-property=AccuracySec=100ms",
-        "--property=Restart=on-failure", "--property=RestartSec=1s",
-        "--property=StartLimitIntervalSec=0", "--property=OOMScoreAdjust=-1000",
+        "--property=Restart=on-failure",
+        "--property=RestartSec=1s",
+        "--property=StartLimitIntervalSec=0",
+        "--property=OOMScoreAdjust=-1000",
         "--property=KillMode=process",
-        python, "-I", "-S", "-B", archive, "recover", files.valid_name(transaction),
+        python,
+        "-I",
+        "-S",
+        "-B",
+        archive,
+        "recover",
+        files.valid_name(transaction),
     ]
 
 
@@ -227,7 +237,7 @@ def sources() -> dict[str, str]:
         for folder, _, names in os.walk(top):
             for name in names:
                 if name.endswith(".py"):
-                    where = f"fleet/host{folder[len(top):]}/{name}"
+                    where = f"fleet/host{folder[len(top) :]}/{name}"
                     with open(f"{folder}/{name}", encoding="utf-8") as file:
                         texts[where] = file.read()
     if len(texts) == 1:

@@ -116,7 +116,8 @@ def _detach(
         system = type(system)(system.namespace, system.root)  # with sockets of its own
         rehearse(system, memory["snapshot"])
         said = {
-            "deadline": deadline, "boot_id": system.boot_id(),
+            "deadline": deadline,
+            "boot_id": system.boot_id(),
             "identity": fence.identity(os.getpid()),
         }
         os.write(answer, wire.dumps(said).encode("ascii"))

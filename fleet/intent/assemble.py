@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fleet.errors import IntentError
 from fleet.host import registry
 from fleet.host.change import Resource
+from fleet.host.observation import HOST
 from fleet.host.spec import encode
 from fleet.host.state import Management
-from fleet.host.observation import HOST
 from fleet.intent.checks import check_devices, check_pairs
 from fleet.intent.convert import convert, joined
 from fleet.intent.device import Device, check_renderer, read_device

@@ -87,7 +87,7 @@ class Striker:
 
     def _dogs(self, word: str) -> list[int]:
         dogs = self.world.watchdogs()
-        return dogs if word.endswith("watchdogs") else dogs[: 1]
+        return dogs if word.endswith("watchdogs") else dogs[:1]
 
     def _kill(self, pid: int, word: str) -> None:
         if word == "":
@@ -144,7 +144,11 @@ class Striker:
             digest = other.call("plan", state=state)["plan"]["digest"]
             # A short deadline: where it is let in, it goes back by itself.
             answer = other.call(
-                "arm", transaction="tx2", plan_digest=digest, nonce_hash="0" * 64, deadline=0.5,
+                "arm",
+                transaction="tx2",
+                plan_digest=digest,
+                nonce_hash="0" * 64,
+                deadline=0.5,
                 owner="second@desk",
             )
         except (HelperFailed, EOFError):

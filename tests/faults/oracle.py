@@ -49,19 +49,26 @@ def picture(world: World) -> dict[str, Any]:
             lines = [re.sub(r" +$", "", line) for line in text.splitlines() if line.strip()]
             found[name] = lines
             continue
-        items = [item for line in text.splitlines() if line.startswith("[")
-                 for item in json.loads(line)]
+        items = [
+            item for line in text.splitlines() if line.startswith("[") for item in json.loads(line)
+        ]
         if name == "fdb":
             items = [item for item in items if item.get("state") in ("permanent", "static")]
         if name in ("4", "6"):
             # The kernel's own multicast and local routes follow their addresses.
-            items = [item for item in items if item.get("table") != "local"
-                     and not str(item.get("dst", "")).startswith(("fe80:", "ff"))]
+            items = [
+                item
+                for item in items
+                if item.get("table") != "local"
+                and not str(item.get("dst", "")).startswith(("fe80:", "ff"))
+            ]
         if name == "addresses":
-            order = {item["ifname"]: [a["local"] for a in item.get("addr_info", ())]
-                     for item in items}
-            found["order"] = {key: [a for a in value if not a.startswith("fe80")]
-                              for key, value in order.items()}
+            order = {
+                item["ifname"]: [a["local"] for a in item.get("addr_info", ())] for item in items
+            }
+            found["order"] = {
+                key: [a for a in value if not a.startswith("fe80")] for key, value in order.items()
+            }
         found[name] = sorted((_clean(item) for item in items), key=json.dumps)
     return found
 

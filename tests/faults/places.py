@@ -77,8 +77,9 @@ def _raises(place: str) -> tuple[str, ...]:
 
 
 def _confirms(place: str, dice: random.Random) -> bool:
-    if place.startswith(("confirm", "persist", "journal.CONFIRMED", "journal.PERSISTING",
-                         "journal.COMMITTED")):
+    if place.startswith(
+        ("confirm", "persist", "journal.CONFIRMED", "journal.PERSISTING", "journal.COMMITTED")
+    ):
         return True
     if place.startswith(("revert", "journal.REVERT")):
         return False

@@ -74,9 +74,19 @@ class Pings:
 
     def __init__(self, world_: World) -> None:
         self._process = subprocess.Popen(
-            ["nsenter", "-t", str(world_.router), "-n", "ping", "-q", "-i", str(PING),
-             "198.18.9.2"],
-            stdout=subprocess.PIPE, text=True,
+            [
+                "nsenter",
+                "-t",
+                str(world_.router),
+                "-n",
+                "ping",
+                "-q",
+                "-i",
+                str(PING),
+                "198.18.9.2",
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def lost(self) -> int:
@@ -132,8 +142,12 @@ class Run:
         self._here("plan.after")
         self.armed_at = now()
         main.call(
-            "arm", transaction="tx1", plan_digest=digest, deadline=self.seconds,
-            nonce_hash=hashlib.sha256(NONCE.encode()).hexdigest(), owner="ops@desk",
+            "arm",
+            transaction="tx1",
+            plan_digest=digest,
+            deadline=self.seconds,
+            nonce_hash=hashlib.sha256(NONCE.encode()).hexdigest(),
+            owner="ops@desk",
         )
         main.call("apply", timeout=self.seconds + 1.5, transaction="tx1")
 
@@ -178,12 +192,14 @@ class Run:
         else:
             self.notes.append("unreachable: not confirmed")
             return
-        helper = self.world.helper(
-            connection=[began, self.scenario.after], **self.request()
-        )
+        helper = self.world.helper(connection=[began, self.scenario.after], **self.request())
         try:
             answer = helper.call(
-                "confirm", timeout=4.0, transaction="tx1", plan_digest=self.digest, nonce=NONCE,
+                "confirm",
+                timeout=4.0,
+                transaction="tx1",
+                plan_digest=self.digest,
+                nonce=NONCE,
                 address=self.scenario.after,
             )
             self.committed_here = answer["state"] == "COMMITTED"

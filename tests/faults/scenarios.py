@@ -62,7 +62,9 @@ def _state(*resources: tuple[str, dict[str, Any]], addresses: tuple[str, ...] = 
         kind, _, name = key.partition("/")
         listed.append({"namespace": "", "kind": kind, "name": name, "spec": spec})
     return {
-        "host": "kvm1", "resources": listed, "probes": {"gateway": False},
+        "host": "kvm1",
+        "resources": listed,
+        "probes": {"gateway": False},
         "management": {"addresses": list(addresses)},
     }
 
@@ -135,10 +137,13 @@ _add(
 )  # fmt: skip
 _add(
     Scenario(
-        "address", changes=3, after=NEW,
+        "address",
+        changes=3,
+        after=NEW,
         state=_state(
             ("ethernet/eth0", {"addresses": _plain(f"{NEW}/24"), "routes": _ROUTE}),
-            ("sysctl/net.ipv4.conf.all.rp_filter", {"value": "2"}), addresses=(NEW,),
+            ("sysctl/net.ipv4.conf.all.rp_filter", {"value": "2"}),
+            addresses=(NEW,),
         ),
     )
 )
@@ -155,7 +160,8 @@ _add(
 )  # fmt: skip
 _add(
     Scenario(
-        "mtu", changes=2,
+        "mtu",
+        changes=2,
         state=_state(
             ("ethernet/eth0", {"mtu": 1280}),
             ("sysctl/net.ipv4.tcp_mtu_probing", {"value": "1"}),
@@ -164,7 +170,9 @@ _add(
 )
 _add(
     Scenario(
-        "address-off", changes=3, touched="eth1",
+        "address-off",
+        changes=3,
+        touched="eth1",
         before="""
             address add 198.18.5.5/24 dev eth1
             address add 2001:db8:5::5/64 dev eth1 nodad
@@ -198,7 +206,12 @@ _add(
 )  # fmt: skip
 _add(
     Scenario(
-        "seventeenth-fails", changes=17, deadline=3.0, fails=True, before=_MANY, beside="many00",
+        "seventeenth-fails",
+        changes=17,
+        deadline=3.0,
+        fails=True,
+        before=_MANY,
+        beside="many00",
         state=_state(
             *((f"sysctl/{key}", {"value": "1"}) for key in _LEFT),
             ("sysctl/net.ipv4.tcp_congestion_control", {"value": "no-such-thing"}),
@@ -208,7 +221,8 @@ _add(
 )
 _add(
     Scenario(
-        "no-op", changes=0,
+        "no-op",
+        changes=0,
         state=_state(("ethernet/eth0", {"addresses": _plain(f"{OWN}/24")})),
     )
 )

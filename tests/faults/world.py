@@ -219,8 +219,16 @@ class World:
 
     def _space(self) -> int:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "-n", "sh", "-c",
-             "ip link set lo up; echo ready; exec sleep 600"],
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "-n",
+                "sh",
+                "-c",
+                "ip link set lo up; echo ready; exec sleep 600",
+            ],
             stdout=subprocess.PIPE,
         )
         assert process.stdout is not None

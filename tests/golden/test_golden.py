@@ -51,8 +51,7 @@ def split(key: str) -> dict[str, str]:
 def plan_of(case: dict[str, Any]) -> Plan:
     state = {"host": "host", **(case.get("state") or {})}
     state["resources"] = [
-        {**split(key), "spec": spec or {}}
-        for key, spec in (state.get("resources") or {}).items()
+        {**split(key), "spec": spec or {}} for key, spec in (state.get("resources") or {}).items()
     ]
     entries = (case.get("ledger") or {}).items()
     ledger = {key: Entry(**split(key), **entry) for key, entry in entries}

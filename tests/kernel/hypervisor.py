@@ -90,7 +90,9 @@ class Helper:
             begin = f"import sys\nsys.path[:0] = [{REPOSITORY!r}]\n"
         self.process = subprocess.Popen(
             [*host.inside, sys.executable, "-I", "-S", "-c", begin + extra + END],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.events: list[dict[str, Any]] = []
         self._number = 0

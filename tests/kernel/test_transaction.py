@@ -217,9 +217,7 @@ def test_what_is_confirmed_is_not_reverted(host: Hypervisor) -> None:
         ({"address": "198.18.0.6"}, "arrived at"),
     ],
 )
-def test_a_forged_confirm_is_refused(
-    host: Hypervisor, fields: dict[str, Any], why: str
-) -> None:
+def test_a_forged_confirm_is_refused(host: Hypervisor, fields: dict[str, Any], why: str) -> None:
     """Without nonce, digest, name and address of this transaction nothing is confirmed."""
     _, digest = applied(host, deadline=10.0)
     with pytest.raises(HelperFailed, match=why) as failed:

@@ -20,8 +20,10 @@ pytestmark = pytest.mark.kernel
 def push(host: Hypervisor, archive: bundle.Archive) -> None:
     program = bootstrap.take_text(archive.name, len(archive.data))
     done = subprocess.run(
-        [*host.inside, "python3", "-I", "-S", "-c", program], input=archive.data,
-        capture_output=True, timeout=60,
+        [*host.inside, "python3", "-I", "-S", "-c", program],
+        input=archive.data,
+        capture_output=True,
+        timeout=60,
     )
     assert b'"taken"' in done.stdout, done
 
@@ -47,8 +49,11 @@ def pushed(host: Hypervisor) -> Iterator[subprocess.Popen[str]]:
         push(host, archive)
     run = bootstrap.run_text(helper.name, library.name)
     process = subprocess.Popen(
-        [*host.inside, "python3", "-I", "-S", "-c", run], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [*host.inside, "python3", "-I", "-S", "-c", run],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -56,8 +61,13 @@ def pushed(host: Hypervisor) -> Iterator[subprocess.Popen[str]]:
         assert "ready" in process.stdout.readline()
         digest = talk(process, op="plan", state=STATE)["plan"]["digest"]
         talk(
-            process, op="arm", transaction="tx1", plan_digest=digest, deadline=1,
-            nonce_hash=hashlib.sha256(NONCE.encode()).hexdigest(), owner="ops@desk",
+            process,
+            op="arm",
+            transaction="tx1",
+            plan_digest=digest,
+            deadline=1,
+            nonce_hash=hashlib.sha256(NONCE.encode()).hexdigest(),
+            owner="ops@desk",
         )
         assert talk(process, op="apply", transaction="tx1")["applied"] is True
         yield process

@@ -117,7 +117,8 @@ def test_a_killed_confirm_has_one_meaning(host: Hypervisor, point: str) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        name for name in of_stage("revert", "REVERTING", "REVERTED")
+        name
+        for name in of_stage("revert", "REVERTING", "REVERTED")
         if not name.startswith("revert.round") or name == "revert.round.0.after"
     ],
 )
@@ -394,9 +395,23 @@ def test_a_confirm_over_a_real_sshd(host: Hypervisor) -> None:
     host.sh("cp", "/run/ssh/user.pub", "/run/ssh/authorized")
     assert keys.exists()
     host.sh(
-        "/usr/sbin/sshd", "-f", "/dev/null", "-p", "2222", "-h", "/run/ssh/host",
-        "-o", "AuthorizedKeysFile=/run/ssh/authorized", "-o", "StrictModes=no",
-        "-o", "PidFile=/run/ssh/pid", "-o", "UsePAM=no", "-o", "PermitUserRC=no",
+        "/usr/sbin/sshd",
+        "-f",
+        "/dev/null",
+        "-p",
+        "2222",
+        "-h",
+        "/run/ssh/host",
+        "-o",
+        "AuthorizedKeysFile=/run/ssh/authorized",
+        "-o",
+        "StrictModes=no",
+        "-o",
+        "PidFile=/run/ssh/pid",
+        "-o",
+        "UsePAM=no",
+        "-o",
+        "PermitUserRC=no",
     )
     early = _ssh(host)
     _, digest = applied(host, deadline=20.0)
@@ -415,10 +430,28 @@ def _ssh(host: Hypervisor) -> subprocess.Popen[str]:
         "sys.stderr.write('up'); sys.stderr.flush(); sys.exit(main())"
     )
     process = subprocess.Popen(
-        [*host.inside, "ssh", "-F", "/dev/null", "-p", "2222", "-i", "/run/ssh/user",
-         "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-         "-o", "LogLevel=ERROR", "root@198.18.0.5", f'exec python3 -I -S -c "{program}"'],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [
+            *host.inside,
+            "ssh",
+            "-F",
+            "/dev/null",
+            "-p",
+            "2222",
+            "-i",
+            "/run/ssh/user",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            "root@198.18.0.5",
+            f'exec python3 -I -S -c "{program}"',
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     assert process.stderr.read(2) == "up"

@@ -122,9 +122,7 @@ def _make(steps: Steps, wanted: Veth) -> None:
     maker = f"{there}|device:{wanted.peer}" if there else f"device:{wanted.peer}"
     space = (f"namespace:{there}",) if there else ()
     made_by = space if first else (*space, maker)
-    steps.changes[-1] = amended(
-        steps.changes[-1], requires=(*steps.changes[-1].requires, *made_by)
-    )
+    steps.changes[-1] = amended(steps.changes[-1], requires=(*steps.changes[-1].requires, *made_by))
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:

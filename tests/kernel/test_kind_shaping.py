@@ -194,6 +194,11 @@ qdisc add dev e0 ingress
 filter add dev e0 parent ffff: protocol ip prio 2 u32 match ip tos 16 0xff action mirred egress mirror dev e1
 """  # noqa: E501
 
+INTO_IFB7 = """
+qdisc add dev ifb7 root tbf rate 9mbit burst 20k latency 50ms
+qdisc add dev e0 ingress
+filter add dev e0 parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ifb7
+"""
 BY_HAND = """
 qdisc add dev e0 root handle 1: htb default 20
 class add dev e0 parent 1: classid 1:1 htb rate 10mbit
@@ -309,6 +314,20 @@ def test_adopt_classes(host: Space) -> None:
     }  # fmt: skip
     assert host.roll({"shaping/e0": found}).changes == ()
     assert tc(host) == before
+
+
+def test_adopt_ingress(host: Space) -> None:
+    """An ifb of somebody else's that limits as intent says is adopted, and stays when let go."""
+    host.ip("link add ifb7 type ifb")
+    host.ip("link set ifb7 up")
+    do(host, INTO_IFB7)
+    before = tc(host), tc(host, "ifb7")
+    assert host.plan(shaping(ingress={"rate": "8mbit"})).problems
+    assert host.roll(shaping(ingress={"rate": "9mbit"})).changes == ()
+    host.goes_back(shaping(ingress={"rate": "8mbit"}))
+    assert (tc(host), tc(host, "ifb7")) == before
+    assert host.roll({}).changes == ()
+    assert (tc(host), tc(host, "ifb7")) == before
 
 
 def test_refused_by_the_kernel(host: Space, monkeypatch: pytest.MonkeyPatch) -> None:

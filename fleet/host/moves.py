@@ -253,6 +253,18 @@ def _restore(
     target = next((t for t, text in targets if via is None or ip.inside(via, text)), None)
     if target is not None:
         _carry(draft, device, route, target)
+    else:
+        _take_along(draft, device, route)
+
+
+def _take_along(draft: Draft, device: str, route: dict[str, Any]) -> None:
+    """Say of the address that goes that a route nobody named goes with it."""
+    leaving = (c for c in draft.of("addresses") if c.touches[0] == device and c.after is None)
+    removal = next(leaving, None)
+    if removal is not None:
+        table = "" if route["table"] == 254 else f" of table {route['table']}"
+        words = f"takes the route to {route['to']}{table} along"
+        draft.amend(removal, reason="; ".join(filter(None, (removal.reason, words))))
 
 
 def _key(change: Change) -> Key:

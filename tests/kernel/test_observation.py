@@ -401,7 +401,7 @@ def test_runs_on_this_interpreter_too(host: Namespace) -> None:
 
 
 def test_a_bridge_under_another_root_tells_its_own_timers(namespace: Namespace) -> None:
-    """While another bridge is the root, the timers observed are the bridge's own, not the root's."""
+    """While another bridge is the root, the timers seen are the bridge's own, not the root's."""
     namespace.do(
         """
         ip link add name root type bridge forward_delay 300 max_age 1000 priority 4096

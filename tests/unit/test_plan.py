@@ -212,3 +212,9 @@ def test_claims_are_seen_without_a_host() -> None:
         ("bridge/br1", "interfaces"),
         ("bridge/br0", "addresses"),
     ]
+
+
+def test_a_route_that_goes_with_the_last_address_is_told() -> None:
+    """The kernel drops a device's routes with its last address: the plan says which, before."""
+    found = plan_from(state({"ethernet/eth0": {"addresses": []}}), {}, Observed(host()))
+    assert [change.reason for change in found.changes] == ["takes the route to default along"]

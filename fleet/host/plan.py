@@ -154,9 +154,11 @@ def _diff(draft: Draft, ledger: dict[str, Entry], lost: set[str]) -> None:
         gone |= again
         draft.changes, draft.problems = [], list(problems)
     joining = draft.joining() if gone else {}
+    leaving = draft.gone() if gone else {}
     for device in sorted(gone):
         master = draft.observation.links[device]["master"]
-        if master and device not in joining and master not in draft.by_device:
+        known = master in draft.by_device or master in leaving
+        if master and device not in joining and not known:
             draft.problem(
                 draft.by_device[device].key,
                 f"{master} in the intent, for {device} is made again and has to join it",

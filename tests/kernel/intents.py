@@ -140,7 +140,8 @@ class _Draft:
         spec["routes"] = routes
 
     def device(self, kind: str, name: str, **spec: Any) -> None:
-        spec = {**self.link(name, mac=kind != "tun"), **spec}
+        mtu = kind not in ("macvlan", "macvtap", "tunnel")
+        spec = {**self.link(name, mtu, mac=kind != "tun"), **spec}
         self.addressed(name, spec)
         self.found[f"{kind}/{name}"] = spec
 
@@ -229,7 +230,9 @@ class _Draft:
                 if self.chance():
                     mode = self.one_of("private", "vepa", "bridge")
                     self.number.setdefault(name, len(self.number) + 1)
-                    self.device(kind, name, link=lower, mode=mode)
+                    # macvlan_change_mtu(): at most the NIC's, which may still have 1400.
+                    mtu = {"mtu": self.one_of(1300, 1400)} if self.chance(3) else {}
+                    self.device(kind, name, link=lower, mode=mode, **mtu)
         if self.chance(3):
             spec: dict[str, Any] = {"mode": "vxlan", "id": self.one_of(5, 6)}
             spec["remote"] = self.one_of("198.18.99.1", "198.18.99.2")

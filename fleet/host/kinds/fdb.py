@@ -113,7 +113,14 @@ def _step(
     needs = [f"up:{steps.device}"]
     bridges = [n for n, link in observation.links.items() if link["kind"] == "bridge"]
     needs += [f"port:{bridge}/{steps.device}" for bridge in bridges]
-    steps.add("entries", before, after, requires=(*needs, f"joined:{steps.device}"))
+    needs.append(f"joined:{steps.device}")
+    # br_fdb_add(): a bridge has one entry for an address, so it leaves one port before the next.
+    provides: tuple[str, ...] = ()
+    if after is None and before is not None:
+        provides = (f"no-entry:{before['macaddress']}",)
+    elif after is not None and before is None:
+        needs.append(f"no-entry:{after['macaddress']}")
+    steps.add("entries", before, after, provides=provides, requires=needs)
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:

@@ -6,7 +6,7 @@ transaction of an apply names this table alone.
 
 from __future__ import annotations
 
-from fleet.host import ruleset
+from fleet.host import ruleset, table_diff
 from fleet.host.change import DELETE
 from fleet.host.pattern import any_matches
 from fleet.host.spec import ON_HOST, decode, spec
@@ -76,12 +76,12 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return one change where the kernel's table does not mean what intent's text means."""
     wanted = decode(Table, resource.spec)
-    return ruleset.diff_table(resource, resource.name, wanted.rules, observation)
+    return table_diff.diff_table(resource, resource.name, wanted.rules, observation)
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:
     """Return the deletion of a table that fleet made."""
-    return ruleset.remove_table(entry, entry.name, observation)
+    return table_diff.remove_table(entry, entry.name, observation)
 
 
 def apply(system: System, change: Change) -> None:

@@ -7,7 +7,7 @@ blocked ports, then allowed pairs, then isolation.
 
 from __future__ import annotations
 
-from fleet.host import ruleset
+from fleet.host import ruleset, table_diff
 from fleet.host.change import DELETE, amended
 from fleet.host.spec import ON_HOST, decode, spec
 
@@ -163,8 +163,10 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return one change where the table does not mean what the policy says."""
     policy = decode(Policy, resource.spec)
-    changes = ruleset.diff_table(resource, table_of(resource.name), rules_of(policy), observation)
-    rejecting = ruleset.rejecting(observation, table_of(resource.name))
+    changes = table_diff.diff_table(
+        resource, table_of(resource.name), rules_of(policy), observation
+    )
+    rejecting = table_diff.rejecting(observation, table_of(resource.name))
     if not (changes and policy.allow and rejecting):
         return changes
     words = f"{', '.join(rejecting)} may still reject what the pairs of allow accept"
@@ -173,7 +175,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:
     """Return the deletion of a policy's table."""
-    return ruleset.remove_table(entry, table_of(entry.name), observation)
+    return table_diff.remove_table(entry, table_of(entry.name), observation)
 
 
 def apply(system: System, change: Change) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import pytest
 from hypervisor import Hypervisor, applied, confirm, hypervisor
 
 from fleet.adopt import adopted, text_of
@@ -13,10 +11,6 @@ from fleet.intent.assemble import Assembler
 from fleet.intent.yaml import compose
 from fleet.render import Renderer
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 ASSEMBLER = Assembler(Renderer([]))
 
 #: Made by hand, as somebody's running hypervisor is; what is not an operator's is made too.

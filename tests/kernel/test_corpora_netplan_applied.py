@@ -32,11 +32,6 @@ ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("FLEET_CORPORA") or ROOT.parent / "shared" / "corpora") / "netplan"
 FILES = sorted(FOLDER.glob("*.yaml")) if FOLDER.is_dir() else []
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 
 def state_of(text: str) -> State:
     tree: Any = compose(textwrap.dedent(text), "netplan")

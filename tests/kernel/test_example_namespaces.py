@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,6 @@ from namespaces import Space, sh, space
 
 from fleet.host.state import decode_state
 from fleet.intent.project import load_project, render_state
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "namespaces"
 

@@ -12,11 +12,6 @@ from namespaces import Space, sh, space, until
 
 from fleet.host.plan import allowed
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 
 @pytest.fixture
 def host() -> Iterator[Space]:

@@ -30,10 +30,6 @@ from fleet.host.prepare import scope_of
 from fleet.host.restore import restore
 from fleet.host.snapshot import capture
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 NUMBER = int(os.environ.get("FLEET_SEQUENCES", "15"))
 SEED = int(os.environ.get("FLEET_SEED", "1"))
 #: The namespace that an intent may make.

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import pytest
 from hypervisor import STATE, Hypervisor, applied, confirm, hypervisor, until
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 RULES = "chain input { type filter hook input priority 0; tcp dport 2222 counter drop; }"
 

@@ -35,7 +35,7 @@ class Adopted:
 
 
 def adopted(host: str, spaces: Mapping[str, Any], hostname: str, assembler: Assembler) -> Adopted:
-    """Return what ``fleet.host.lean`` observed as an intent that is valid by itself.
+    """Return what ``fleet.host.planning.lean`` observed as an intent that is valid by itself.
 
     What intent has no words for is left out, with the key it would be exclusive under, and noted.
     """

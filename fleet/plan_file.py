@@ -14,7 +14,7 @@ from typing import Any
 from fleet.errors import UsageError
 from fleet.host import wire
 from fleet.host.change import Plan
-from fleet.host.digest import sha256
+from fleet.host.planning.digest import sha256
 from fleet.host.spec import decode, encode
 from fleet.rollout.result import HostPlan
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 IMPACTS = ("none", "blip", "drain", "reboot")
 
 CREATE, UPDATE, DELETE = "create", "update", "delete"
-#: The kind of what is no resource: a file that only the next boot will read (fleet.host.lasting).
+#: The kind of what is no resource: a file that only the next boot will read (``lasting``).
 FILE = "file"
 
 

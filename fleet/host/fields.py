@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fleet.host import rates
+from fleet.host.shapes import rates
 
 
 class Bound:

@@ -11,9 +11,9 @@ import sys
 import time
 
 from fleet.host import wire
-from fleet.host.files import Paths
+from fleet.host.kernel.system import System
 from fleet.host.protocol import Session, carry_out
-from fleet.host.system import System
+from fleet.host.transactions.files import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,11 +169,11 @@ def unit_main(arguments: list[str]) -> int:
     """What a unit runs: ``recover [TRANSACTION]``, ``boot early`` or ``boot late``."""
     os.umask(0o077)
     if arguments[:1] == ["recover"]:
-        from fleet.host.recover import main as recover
+        from fleet.host.transactions.recover import main as recover
 
         return recover(arguments[1:])
     if arguments in (["boot", "early"], ["boot", "late"]):
-        from fleet.host.boot import apply_committed
+        from fleet.host.transactions.boot import apply_committed
 
         return 1 if apply_committed(System(), Paths(), arguments[1]) else 0
     sys.stderr.write("usage: recover [TRANSACTION] | boot early | boot late\n")

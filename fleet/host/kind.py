@@ -7,9 +7,9 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
     class Kind(Protocol):
         """A module of ``fleet/host/kinds``; the module itself is the kind.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from fleet.host.files import Paths
+from fleet.host.transactions.files import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import sys
 
-from fleet.host import ledger, registry
-from fleet.host.files import Paths, ended
+from fleet.host import registry
+from fleet.host.kernel.system import System
+from fleet.host.planning import ledger
 from fleet.host.refusal import Refused
 from fleet.host.spec import encode
 from fleet.host.state import decode_state
-from fleet.host.system import System
+from fleet.host.transactions.files import Paths, ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from fleet.host.arm import Armed
     from fleet.host.state import State
+    from fleet.host.transactions.arm import Armed
 
     Request = dict[str, Any]
     Answer = dict[str, Any]
@@ -83,8 +84,8 @@ def audit(session: Session, request: Request, report: Report) -> Answer:
 
 
 def _plan(session: Session, request: Request) -> Answer:
-    from fleet.host.lasting import with_files
-    from fleet.host.plan import make_plan
+    from fleet.host.planning.plan import make_plan
+    from fleet.host.transactions.lasting import with_files
 
     state = session.state_of(request)
     observed_at = session.system.boottime()
@@ -108,18 +109,18 @@ def _pending(session: Session) -> Answer | None:
     # A finished transaction says so in one small file; an audit reads no journal for it.
     if all(ended(f"{folder}/{name}") for name in names):
         return None
-    from fleet.host.transaction import pending
+    from fleet.host.transactions.transaction import pending
 
     return pending(session.paths, session.system)
 
 
 def observe(session: Session, request: Request, report: Report) -> Answer:
     """Every resource of the kinds asked for, as intent would write it."""
-    from fleet.host.observation import Observation
+    from fleet.host.kernel.observation import Observation
 
     observation = Observation(session.system)
     if request.get("lean"):
-        from fleet.host.lean import host
+        from fleet.host.planning.lean import host
 
         return {"spaces": host(observation, tuple(request.get("ignore") or ()))}
     wanted = request.get("kinds") or [entry.kind for entry in registry.KINDS]
@@ -135,7 +136,7 @@ def observe(session: Session, request: Request, report: Report) -> Answer:
 
 def arm(session: Session, request: Request, report: Report) -> Answer:
     """Prepare and arm a transaction."""
-    from fleet.host.arm import arm as carry_out
+    from fleet.host.transactions.arm import arm as carry_out
 
     if session.armed is not None:
         raise Refused("refused", "this helper has armed a transaction already")
@@ -148,7 +149,7 @@ def arm(session: Session, request: Request, report: Report) -> Answer:
 
 def apply(session: Session, request: Request, report: Report) -> Answer:
     """Apply what this helper armed, and verify."""
-    from fleet.host.apply import apply as carry_out
+    from fleet.host.transactions.apply import apply as carry_out
 
     armed, session.armed = session.armed, None
     if armed is None or armed.transaction.name != request.get("transaction"):
@@ -159,21 +160,21 @@ def apply(session: Session, request: Request, report: Report) -> Answer:
 
 def confirm(session: Session, request: Request, report: Report) -> Answer:
     """Confirm, over the connection this process came in by."""
-    from fleet.host.confirm import confirm as carry_out
+    from fleet.host.transactions.confirm import confirm as carry_out
 
     return carry_out(session.system, session.paths, request)
 
 
 def revert(session: Session, request: Request, report: Report) -> Answer:
     """Put the host back before anybody confirms."""
-    from fleet.host.confirm import revert as carry_out
+    from fleet.host.transactions.confirm import revert as carry_out
 
     return carry_out(session.system, session.paths, request)
 
 
 def status(session: Session, request: Request, report: Report) -> Answer:
     """The transactions whose journals the host still has, oldest first."""
-    from fleet.host.transaction import load_all
+    from fleet.host.transactions.transaction import load_all
 
     found = load_all(session.paths)
     return {"transactions": [each.status(session.system) for each in found]}
@@ -181,8 +182,8 @@ def status(session: Session, request: Request, report: Report) -> Answer:
 
 def recover(session: Session, request: Request, report: Report) -> Answer:
     """Settle what nobody else will."""
-    from fleet.host.lock import Held, Lock
-    from fleet.host.recover import recover_all
+    from fleet.host.transactions.lock import Held, Lock
+    from fleet.host.transactions.recover import recover_all
 
     try:
         with Lock(f"{session.paths.run}/lock").take(2.0, doing="recover"):
@@ -190,7 +191,7 @@ def recover(session: Session, request: Request, report: Report) -> Answer:
     except FileNotFoundError:
         return {"settled": []}  # there has never been a transaction in this boot
     except Held as held:
-        from fleet.host.arm import locked_by
+        from fleet.host.transactions.arm import locked_by
 
         raise locked_by(held, session.system) from None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fleet.errors import IntentError
 from fleet.host import registry
 from fleet.host.change import Resource
-from fleet.host.observation import HOST
+from fleet.host.kernel.observation import HOST
 from fleet.host.spec import encode
 from fleet.host.state import Management
 from fleet.intent.checks import check_devices, check_pairs

@@ -10,7 +10,7 @@ from fleet.errors import IntentError
 from fleet.host import registry
 from fleet.host.change import Resource
 from fleet.host.fields import DeviceName, NamespaceName
-from fleet.host.observation import HOST
+from fleet.host.kernel.observation import HOST
 from fleet.host.spec import encode
 from fleet.intent.convert import convert
 from fleet.intent.tree import Mapping, Node, Scalar, path_text, words

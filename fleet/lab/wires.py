@@ -8,7 +8,7 @@ import os
 import struct
 from typing import Any
 
-from fleet.host.netlink import (
+from fleet.host.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,

@@ -207,7 +207,7 @@ class Engine:
         return Observed(host, results.values.get(host) or {}, results.troubles.get(host))
 
     async def observe_lean(self, ignore: Mapping[str, Sequence[str]]) -> dict[str, Observed]:
-        """Return hosts as lean intent, each with its spaces (``fleet.host.lean``) as resources.
+        """Return hosts as lean intent, each with its spaces (``planning.lean``) as resources.
 
         ``ignore`` says for each host which names are somebody else's.
         """

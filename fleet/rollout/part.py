@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fleet.errors import FleetError, HostUnreachable
 from fleet.host import wire
 from fleet.host.change import Plan, Problem
-from fleet.host.digest import sha256
+from fleet.host.planning.digest import sha256
 from fleet.record.writer import HostEnd
 from fleet.report.text import clean
 from fleet.rollout import outcome as words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from fleet.host import crash
+from fleet.host.transactions import crash
 
 from .scenarios import SCENARIOS
 

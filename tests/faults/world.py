@@ -99,7 +99,7 @@ class Keys:
         )  # fmt: skip
         shutil.copy(REPOSITORY / "fleet/__init__.py", code / "fleet/__init__.py")
         for file, old, new in patches:
-            path = code / "fleet/host" / file
+            (path,) = (code / "fleet/host").rglob(file)
             text = path.read_text()
             assert text.count(old) >= 1, f"{file} no longer has {old!r}"
             path.write_text(text.replace(old, new))

@@ -17,26 +17,23 @@ CODE, PACKAGES, DESCRIPTOR = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sys.path.insert(0, CODE)
 sys.path.append(PACKAGES)
 
-import fleet.host.arm  # noqa: E402
+import fleet.host.transactions.arm  # noqa: E402
 
-fleet.host.arm.shortest_deadline = lambda changes, settle: 0.2
+fleet.host.transactions.arm.shortest_deadline = lambda changes, settle: 0.2
 
 from pyroute2.iproute.linux import IPRoute  # noqa: E402,F401
 
-from fleet.host import (  # noqa: E402,F401
+from fleet.host import helper, protocol, registry  # noqa: E402
+from fleet.host.planning import plan  # noqa: E402,F401
+from fleet.host.reverting import restore, snapshot  # noqa: E402,F401
+from fleet.host.transactions import (  # noqa: E402,F401
     apply,
     confirm,
     crash,
-    helper,
     persist,
-    plan,
     prepare,
     probe,
-    protocol,
     recover,
-    registry,
-    restore,
-    snapshot,
     units,
     watchdog,
 )

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fleet.host.change import Change, Plan
-from fleet.host.ledger import Entry
-from fleet.host.plan import plan_from
+from fleet.host.planning.ledger import Entry
+from fleet.host.planning.plan import plan_from
 from fleet.host.state import decode_state
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))

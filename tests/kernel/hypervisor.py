@@ -46,9 +46,9 @@ BEGIN = """
 import sys
 sys.path[:0] = [{repository!r}]
 sys.path.append({packages!r})
-import fleet.host.arm
-fleet.host.arm.shortest_deadline = lambda changes, settle: 0.2
-import fleet.host.crash as crash
+import fleet.host.transactions.arm
+fleet.host.transactions.arm.shortest_deadline = lambda changes, settle: 0.2
+import fleet.host.transactions.crash as crash
 import os, signal
 def die_at(wanted):
     def hook(name):
@@ -61,7 +61,8 @@ def stop_at(wanted):
             os.kill(os.getpid(), signal.SIGSTOP)
     crash.HOOK = hook
 def connection(began, address):
-    from fleet.host import confirm, protocol
+    from fleet.host import protocol
+    from fleet.host.transactions import confirm
     def op(session, request, report):
         here = lambda: confirm.Connection(began, address)
         return confirm.confirm(session.system, session.paths, request, here)

@@ -13,11 +13,11 @@ from typing import Any
 
 from fleet.host import registry
 from fleet.host.change import Change, Plan
-from fleet.host.ledger import Entry
-from fleet.host.observation import Observation
-from fleet.host.plan import committed_entries, make_plan, plan_from
+from fleet.host.kernel.observation import Observation
+from fleet.host.kernel.system import System
+from fleet.host.planning.ledger import Entry
+from fleet.host.planning.plan import committed_entries, make_plan, plan_from
 from fleet.host.state import decode_state
-from fleet.host.system import System
 
 
 def sh(*argv: str, check: bool = True) -> str:
@@ -117,9 +117,9 @@ class Space:
 
     def goes_back(self, resources: dict[str, Any], *namespaces: str, **more: Any) -> Plan:
         """Plan, take a snapshot, apply, restore, and demand that everything is as it was."""
-        from fleet.host.prepare import scope_of
-        from fleet.host.restore import restore
-        from fleet.host.snapshot import capture
+        from fleet.host.reverting.restore import restore
+        from fleet.host.reverting.snapshot import capture
+        from fleet.host.transactions.prepare import scope_of
 
         plan = self.plan(resources, **more)
         assert not plan.problems, plan.problems

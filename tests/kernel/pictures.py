@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fleet.host.system import System
+from fleet.host.kernel.system import System
 
 #: What changes by itself, or tells when something was made: no part of a configuration.
 PASSING = {

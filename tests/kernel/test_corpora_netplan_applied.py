@@ -20,8 +20,8 @@ from namespaces import Space, apply, sh, space, words
 from netplans import APPLIED, REFUSED
 
 from fleet.errors import IntentError
-from fleet.host.observation import Observation
-from fleet.host.plan import committed_entries, make_plan, plan_from
+from fleet.host.kernel.observation import Observation
+from fleet.host.planning.plan import committed_entries, make_plan, plan_from
 from fleet.host.state import decode_state
 from fleet.intent.assemble import Assembler
 from fleet.intent.yaml import compose

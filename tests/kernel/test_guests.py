@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from pictures import Namespace, await_equal
 
-from fleet.host.guests import guest_name
-from fleet.host.observation import Observation
+from fleet.host.kernel.guests import guest_name
+from fleet.host.kernel.observation import Observation
 
 pytestmark = pytest.mark.kernel
 

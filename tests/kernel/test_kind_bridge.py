@@ -175,7 +175,7 @@ def test_guests_ports_stay(host: Space) -> None:
         host.ledger = {}
         host.roll({"bridge/br1": {}})
         host.ip("link set vnet0 master br1")
-        from fleet.host.plan import allowed
+        from fleet.host.planning.plan import allowed
 
         plan = host.plan({})
         assert [(c.action, c.impact) for c in plan.changes] == [("delete", "drain")]

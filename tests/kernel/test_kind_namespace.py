@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from namespaces import Space, sh, space, until
 
-from fleet.host.plan import allowed
+from fleet.host.planning.plan import allowed
 
 
 @pytest.fixture

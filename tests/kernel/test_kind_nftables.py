@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from namespaces import Space, connect, meaning, space
 
-from fleet.host.ruleset import escapes as ruleset_of
+from fleet.host.tables.ruleset import escapes as ruleset_of
 
 
 @pytest.fixture

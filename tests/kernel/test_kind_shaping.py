@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from namespaces import Space, apply, connect, sh, space
 
-from fleet.host import shaped
 from fleet.host.change import HostError
-from fleet.host.observation import Observation
+from fleet.host.kernel.observation import Observation
 from fleet.host.registry import load
+from fleet.host.shapes import shaped
 
 
 @pytest.fixture
@@ -221,8 +221,8 @@ def test_foreign_is_refused(host: Space) -> None:
 
 def test_foreign_tree_goes_back(host: Space) -> None:
     """A tree that somebody else made on a touched device comes back whole, hash tables and all."""
-    from fleet.host.restore import restore
-    from fleet.host.snapshot import capture
+    from fleet.host.reverting.restore import restore
+    from fleet.host.reverting.snapshot import capture
 
     do(host, FOREIGN)
     before = tc(host)

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from pictures import Namespace
 
-from fleet.host.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attributes, nest, pack_text
+from fleet.host.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attributes, nest, pack_text
 
 pytestmark = pytest.mark.kernel
 

@@ -14,7 +14,7 @@ import pytest
 from pictures import Namespace, await_equal
 
 import fleet
-from fleet.host.observation import Observation, management_path
+from fleet.host.kernel.observation import Observation, management_path
 
 pytestmark = pytest.mark.kernel
 
@@ -332,8 +332,8 @@ def test_management_path(namespace: Namespace) -> None:
 AUDIT = """
 import sys
 sys.path.insert(0, {repository!r})
-from fleet.host.observation import Observation, management_path
-from fleet.host.system import System
+from fleet.host.kernel.observation import Observation, management_path
+from fleet.host.kernel.system import System
 observation = Observation(System())
 for part in ("links", "addresses", "routes", "rules"):
     getattr(observation, part)
@@ -341,7 +341,7 @@ management_path(observation, ["198.18.5.1"])
 observation.sysctl("net.ipv4.ip_forward")
 if len(sys.argv) > 1:
     observation.neighbours, observation.fdb, observation.holders
-    import fleet.host.restore
+    import fleet.host.reverting.restore
     print(",".join(sorted(sys.modules)))
 """
 
@@ -370,7 +370,7 @@ def test_costs_no_imports(host: Namespace) -> None:
     words = ["/usr/bin/python3", "-I", "-S", "-c", code, "modules"]
     loaded = set(host.run(*words).strip().split(","))
     assert loaded.isdisjoint(FORBIDDEN)
-    assert "fleet.host.restore" in loaded
+    assert "fleet.host.reverting.restore" in loaded
 
 
 def test_is_quick(host: Namespace) -> None:
@@ -397,7 +397,9 @@ def _seconds(code: str) -> float:
 def test_runs_on_this_interpreter_too(host: Namespace) -> None:
     """The same reading works on the controller's own Python."""
     code = AUDIT.format(repository=REPOSITORY)
-    assert "fleet.host.observation" in host.run(sys.executable, "-I", "-S", "-c", code, "modules")
+    assert "fleet.host.kernel.observation" in host.run(
+        sys.executable, "-I", "-S", "-c", code, "modules"
+    )
 
 
 def test_a_bridge_under_another_root_tells_its_own_timers(namespace: Namespace) -> None:

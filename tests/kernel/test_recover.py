@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from fleet.host import files, journal, persist, wire
-from fleet.host import restore as restore_module
-from fleet.host.files import Paths
-from fleet.host.prepare import prepare
-from fleet.host.recover import recover_all, settle
-from fleet.host.transaction import Transaction
+from fleet.host import wire
+from fleet.host.reverting import restore as restore_module
+from fleet.host.transactions import files, journal, persist
+from fleet.host.transactions.files import Paths
+from fleet.host.transactions.prepare import prepare
+from fleet.host.transactions.recover import recover_all, settle
+from fleet.host.transactions.transaction import Transaction
 
 BEFORE, AFTER = "before = 1\n", "after = 1\n"
 NETPLAN = "/etc/netplan/90-fleet.yaml"

@@ -23,12 +23,12 @@ from namespaces import Space, apply, meaning, sh, space, words
 from pictures import Namespace
 
 from fleet.host.change import HostError
-from fleet.host.ledger import Entry
-from fleet.host.observation import Observation
-from fleet.host.plan import committed_entries, make_plan, plan_from
-from fleet.host.prepare import scope_of
-from fleet.host.restore import restore
-from fleet.host.snapshot import capture
+from fleet.host.kernel.observation import Observation
+from fleet.host.planning.ledger import Entry
+from fleet.host.planning.plan import committed_entries, make_plan, plan_from
+from fleet.host.reverting.restore import restore
+from fleet.host.reverting.snapshot import capture
+from fleet.host.transactions.prepare import scope_of
 
 NUMBER = int(os.environ.get("FLEET_SEQUENCES", "15"))
 SEED = int(os.environ.get("FLEET_SEED", "1"))

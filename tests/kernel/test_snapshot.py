@@ -7,9 +7,9 @@ import json
 import pytest
 from pictures import Namespace, await_equal
 
-from fleet.host.differences import differences
-from fleet.host.restore import restore
-from fleet.host.snapshot import capture
+from fleet.host.reverting.differences import differences
+from fleet.host.reverting.restore import restore
+from fleet.host.reverting.snapshot import capture
 
 pytestmark = pytest.mark.kernel
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pictures import Namespace
 
-from fleet.host.system import CommandError, System
+from fleet.host.kernel.system import CommandError, System
 
 pytestmark = pytest.mark.kernel
 

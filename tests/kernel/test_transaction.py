@@ -110,7 +110,7 @@ def test_what_does_not_verify_is_taken_back(host: Hypervisor) -> None:
     hook = (
         "from fleet.host.kinds import sysctl\n"
         "sysctl.apply = lambda system, change: None\n"
-        "from fleet.host import plan\n"
+        "from fleet.host.planning import plan\n"
         "plan.MOMENT = 0.1\n"
     )
     helper, _ = armed(host, deadline=30.0, extra=hook)
@@ -156,7 +156,7 @@ def test_a_peer_that_does_not_read_holds_nothing_up(host: Hypervisor) -> None:
         "    fcntl.fcntl(1, 1031, 4096)\n"
         "    helper._PATIENCE = 0.1\n"
         "helper.Channel.stop_blocking = full\n"
-        "from fleet.host import apply\n"
+        "from fleet.host.transactions import apply\n"
         "say = apply._say\n"
         "def verbose(pipe, words):\n"
         "    say(pipe, {**words, 'padding': 'x' * 5000} if words['event'] == 'change' else words)\n"
@@ -362,7 +362,7 @@ def test_a_watchdog_that_cannot_start_refuses(host: Hypervisor) -> None:
     """No timer, no change: where a watchdog does not answer, nothing is armed."""
     before = host.kernel()
     hook = (
-        "from fleet.host import watchdog\n"
+        "from fleet.host.transactions import watchdog\n"
         "def gone(*ignored): os._exit(1)\n"
         "watchdog._prepare_process = gone\n"
     )

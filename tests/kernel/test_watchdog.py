@@ -23,7 +23,7 @@ from hypervisor import (
     until,
 )
 
-from fleet.host import crash
+from fleet.host.transactions import crash
 
 pytestmark = pytest.mark.kernel
 
@@ -146,7 +146,7 @@ def test_a_watchdog_stopped_while_it_reverts_is_replaced(host: Hypervisor) -> No
     """A watchdog that hangs on the way back is killed by the other, which finishes."""
     before = host.kernel()
     once = (
-        "from fleet.host import watchdog, recover\n"
+        "from fleet.host.transactions import watchdog, recover\n"
         "def hang(name):\n"
         "    if name == 'revert.fenced':\n"
         "        try: os.mkdir('/run/hung')\n"
@@ -168,8 +168,8 @@ def test_a_helper_without_watchdogs_reverts_by_itself(host: Hypervisor) -> None:
     hook = (
         "def fail(name):\n"
         "    if name == 'apply.change.4.before':\n"
-        "        from fleet.host.transaction import Transaction\n"
-        "        from fleet.host.files import Paths\n"
+        "        from fleet.host.transactions.transaction import Transaction\n"
+        "        from fleet.host.transactions.files import Paths\n"
         "        for who in Transaction(Paths(), 'tx1').facts['watchdogs']: os.kill(who[0], 9)\n"
         "        raise OSError(5, 'Input/output error')\n"
         "crash.HOOK = fail\n"
@@ -230,7 +230,7 @@ def test_a_stopped_helper_that_goes_on_finds_itself_fenced(host: Hypervisor) -> 
     before = host.kernel()
     hook = (
         "stop_at('apply.change.3.before')\n"
-        "from fleet.host import fence\n"
+        "from fleet.host.transactions import fence\n"
         "fence.kill_all = lambda *ignored, **more: []\n"
     )
     helper, _ = armed(host, deadline=0.6, extra=hook)

@@ -10,8 +10,8 @@ import pytest
 from pythons import give
 from world import BRIDGE, World, until
 
-from fleet.host.lasting import GENERATORS
-from fleet.host.units import unit_texts
+from fleet.host.transactions.lasting import GENERATORS
+from fleet.host.transactions.units import unit_texts
 from fleet.lab import LabError
 
 NETPLAN = "/etc/netplan/90-fleet.yaml"

@@ -16,7 +16,7 @@ from typing import Any
 from nornir.core.inventory import Defaults, Group, Groups, Host, Hosts, Inventory, ParentGroups
 
 from fleet.errors import HelperError, HostUnreachable
-from fleet.host.digest import sha256
+from fleet.host.planning.digest import sha256
 from fleet.nornir import load_tasks
 from fleet.rollout.engine import Engine
 

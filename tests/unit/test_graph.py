@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.host.change import Change
-from fleet.host.graph import Cycle, order, phase
+from fleet.host.planning.graph import Cycle, order, phase
 
 RANK = {"sysctl": 10, "ethernet": 20, "bridge": 40}
 

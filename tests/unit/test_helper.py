@@ -12,8 +12,17 @@ from typing import Any
 import pytest
 
 import fleet.host
-from fleet.host import helper, recover, wire
+from fleet.host import helper, wire
+from fleet.host.transactions import recover
 
+#: The packages of the host's code, whose modules are imported by name.
+PACKAGES = {
+    "fleet.host",
+    *(
+        f"fleet.host.{path.parent.name}"
+        for path in Path(fleet.host.__path__[0]).glob("*/__init__.py")
+    ),
+}
 REPOSITORY = str(Path(fleet.host.__path__[0]).parents[1])
 FORBIDDEN = {
     "typing",
@@ -146,7 +155,7 @@ def test_depth_is_capped() -> None:
 def test_a_watchdog_knows_all_imports_of_the_way_back() -> None:
     """What restore and its parts import inside functions is loaded before anything is armed."""
     late = set()
-    for path in Path(fleet.host.__path__[0]).glob("*.py"):
+    for path in Path(fleet.host.__path__[0]).rglob("*.py"):
         if path.stem.startswith(("restore", "raw", "snapshot", "differences", "persist")):
             for function in ast.walk(ast.parse(path.read_text())):
                 if isinstance(function, ast.FunctionDef):
@@ -160,6 +169,7 @@ def _imports(function: ast.FunctionDef) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:
-            whole = node.module == "fleet.host"
-            found |= {f"fleet.host.{each.name}" for each in node.names} if whole else {node.module}
+            whole = node.module in PACKAGES
+            named = {f"{node.module}.{each.name}" for each in node.names}
+            found |= named if whole else {node.module}
     return found

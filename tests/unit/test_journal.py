@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.host import crash, files, journal
-from fleet.host.journal import Journal
+from fleet.host.transactions import crash, files, journal
+from fleet.host.transactions.journal import Journal
 
 RECORDS = [
     ("PREPARED", {"owner": "ops@controller", "boot_id": "b", "prepared_at": 1.5}),
@@ -179,7 +179,7 @@ def test_every_crash_point_that_is_passed_is_listed() -> None:
     import fleet.host
 
     passed = set()
-    for path in Path(fleet.host.__path__[0]).glob("*.py"):
+    for path in Path(fleet.host.__path__[0]).rglob("*.py"):
         for part in path.read_text().split("crash.point(")[1:]:
             name = part.split(")")[0].strip().lstrip("f").strip('"')
             for variable in ("{index}", "{number}"):

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from fleet.host import files, ledger, wire
+from fleet.host import wire
 from fleet.host.change import Change, Plan
-from fleet.host.lasting import GENERATORS, STATE, SYSCTL, sysctl_text, with_files
+from fleet.host.planning import ledger
 from fleet.host.spec import encode
 from fleet.host.state import State, decode_state
+from fleet.host.transactions import files
+from fleet.host.transactions.lasting import GENERATORS, STATE, SYSCTL, sysctl_text, with_files
 
 NETPLAN = "/etc/netplan/90-fleet.yaml"
 TEXT = "# Written by fleet; the next commit replaces it.\nnetwork:\n  version: 2\n"

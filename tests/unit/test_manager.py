@@ -13,7 +13,7 @@ import yaml
 from projects import one_host
 
 from fleet.errors import IntentError
-from fleet.host.lasting import GENERATORS
+from fleet.host.transactions.lasting import GENERATORS
 from fleet.intent import manager_file, render_state
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fleet.host import netlink as module
-from fleet.host.netlink import (
+from fleet.host.kernel import netlink as module
+from fleet.host.kernel.netlink import (
     Netlink,
     attribute_list,
     attributes,

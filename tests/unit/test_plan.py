@@ -10,9 +10,9 @@ from typing import Any
 from observed import Observed
 
 from fleet.host.change import Plan
-from fleet.host.conflict import claims
-from fleet.host.ledger import Entry
-from fleet.host.plan import allowed, committed_entries, plan_from
+from fleet.host.planning.conflict import claims
+from fleet.host.planning.ledger import Entry
+from fleet.host.planning.plan import allowed, committed_entries, plan_from
 from fleet.host.spec import decode, encode
 from fleet.host.state import State, decode_state
 
@@ -154,8 +154,8 @@ AUDIT = """
 import sys
 sys.path.insert(0, {root!r})
 from fleet.host.state import decode_state
-from fleet.host.plan import make_plan
-from fleet.host.system import System
+from fleet.host.planning.plan import make_plan
+from fleet.host.kernel.system import System
 from fleet.host import wire
 from fleet.host.spec import encode
 state = decode_state(wire.loads({state!r}))

@@ -9,7 +9,7 @@ import pytest
 from projects import one_host, specs
 
 from fleet.errors import IntentError
-from fleet.host import packets, rates, shaped
+from fleet.host.shapes import packets, rates, shaped
 from fleet.intent.project import render_state
 
 

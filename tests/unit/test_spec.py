@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.host import ip, pattern
-from fleet.host.ledger import Entry, load, store
+from fleet.host import pattern
+from fleet.host.kernel import ip
+from fleet.host.planning.ledger import Entry, load, store
 from fleet.host.spec import decode, encode
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.host import units
-from fleet.host.files import Paths
+from fleet.host.transactions import units
+from fleet.host.transactions.files import Paths
 
 
 def test_the_timer_is_started_as_the_promises_say() -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from fleet.host.change import CREATE, HostError
-from fleet.host.link import Link
-from fleet.host.link_diff import delete_device, device_of, diff_link, mtu_tokens, observe_link
+from fleet.host.links.link import Link
+from fleet.host.links.link_diff import delete_device, device_of, diff_link, mtu_tokens, observe_link
+from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, dashed, decode, encode, spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from typing import Annotated
@@ -113,7 +113,7 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
 
 def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
     """Return a bridge's form without defaults and guests' ports, with the costs somebody set."""
-    from fleet.host.lean import attributes, nics, without
+    from fleet.host.planning.lean import attributes, nics, without
 
     links, own = observation.links, nics(observation)
 
@@ -385,7 +385,7 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
 
 def apply(system: System, change: Change) -> None:
     """Carry out one change of a bridge."""
-    from fleet.host import bridge_apply
+    from fleet.host.links import bridge_apply
 
     bridge_apply.apply(system, change)
 

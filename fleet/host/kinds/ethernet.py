@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from fleet.host.change import HostError
-from fleet.host.link import Link
-from fleet.host.link_diff import diff_link, observe_link
+from fleet.host.links.link import Link
+from fleet.host.links.link_diff import diff_link, observe_link
+from fleet.host.links.steps import Steps
 from fleet.host.pattern import matches
 from fleet.host.spec import ON_HOST, decode, spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from fleet.host.fields import MAC, DeviceName, PCIAddress, Text
@@ -168,6 +168,6 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
 
 def apply(system: System, change: Change) -> None:
     """Carry out one change of a NIC."""
-    from fleet.host import link_apply
+    from fleet.host.links import link_apply
 
     link_apply.apply(system, change)

@@ -6,18 +6,18 @@ address, are nobody's and are left alone.
 
 from __future__ import annotations
 
-from fleet.host.link_diff import device_of
+from fleet.host.links.link_diff import device_of
+from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, encode, spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from fleet.host.fields import EthernetAddress, IPAddress, Uint16, VlanId
@@ -138,7 +138,7 @@ def apply(system: System, change: Change) -> None:
     """Set or remove one entry."""
     from pyroute2.netlink.exceptions import NetlinkError
 
-    from fleet.host import link_apply
+    from fleet.host.links import link_apply
 
     index = link_apply.index_of(system, change.touches[0])
     try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fleet.host import macvlan
-from fleet.host.link import Link
-from fleet.host.link_diff import delete_device
+from fleet.host.links import macvlan
+from fleet.host.links.link import Link
+from fleet.host.links.link_diff import delete_device
 from fleet.host.spec import ON_HOST, decode, spec
 
 TYPE_CHECKING = False
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from typing import Literal

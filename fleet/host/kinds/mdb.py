@@ -6,17 +6,17 @@ A resource is a bridge's list. Groups that snooping learned are nobody's and are
 from __future__ import annotations
 
 from fleet.host.change import HostError
+from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, encode, spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from fleet.host.fields import DeviceName, MulticastGroup, VlanId
@@ -113,7 +113,7 @@ _GONE = ("not a bridge port", "different bridge", "No such file", "Cannot find d
 
 def apply(system: System, change: Change) -> None:
     """Put or remove one group."""
-    from fleet.host.system import CommandError
+    from fleet.host.kernel.system import CommandError
 
     words = change.before if change.after is None else change.after
     argv = [BRIDGE, "mdb", "del" if change.after is None else "add", "dev", change.touches[0]]

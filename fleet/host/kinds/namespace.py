@@ -6,18 +6,18 @@ A namespace with a process in it is that process's network: deleting it cannot b
 from __future__ import annotations
 
 from fleet.host.change import CREATE, DELETE, HostError
-from fleet.host.observation import HOST
+from fleet.host.kernel.observation import HOST
+from fleet.host.links.steps import Steps
 from fleet.host.spec import spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 #: net/core/dev.c: a NIC that is in a namespace when it ends goes to the first one of all.
 _NIC = ""
@@ -94,8 +94,8 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
 
 def apply(system: System, change: Change) -> None:
     """Make or delete a namespace, or bring its loopback device up."""
-    from fleet.host.guests import inhabitants
-    from fleet.host.spaces import IP, delete_namespace, make_namespace
+    from fleet.host.kernel.guests import inhabitants
+    from fleet.host.kernel.spaces import IP, delete_namespace, make_namespace
 
     name = change.name
     if change.action == DELETE:

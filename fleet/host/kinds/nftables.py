@@ -6,19 +6,19 @@ transaction of an apply names this table alone.
 
 from __future__ import annotations
 
-from fleet.host import ruleset, table_diff
 from fleet.host.change import DELETE
 from fleet.host.pattern import any_matches
 from fleet.host.spec import ON_HOST, decode, spec
+from fleet.host.tables import ruleset, table_diff
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from fleet.host.fields import Block

@@ -6,19 +6,19 @@ resource per rule, whose name is the rule in words.
 
 from __future__ import annotations
 
-from fleet.host import ip
 from fleet.host.change import CREATE, DELETE, HostError
+from fleet.host.kernel import ip
+from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, dashed, decode, encode, spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from typing import Literal

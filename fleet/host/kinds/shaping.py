@@ -7,20 +7,20 @@ says already; then it is adopted as it is.
 
 from __future__ import annotations
 
-from fleet.host import packets, shaped
 from fleet.host.change import DELETE, HostError
-from fleet.host.link_diff import device_of
+from fleet.host.links.link_diff import device_of
+from fleet.host.links.steps import Steps
+from fleet.host.shapes import packets, shaped
 from fleet.host.spec import ON_HOST, decode, encode, spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
     Words = dict[str, Any]
 
@@ -91,7 +91,7 @@ class TrafficClass:
 
     def __post_init__(self) -> None:
         """Refuse a ceiling below what is granted."""
-        from fleet.host.rates import bytes_per_second
+        from fleet.host.shapes.rates import bytes_per_second
 
         if self.rate:
             _check_burst(self.rate, self.burst)
@@ -137,7 +137,7 @@ SPEC = Shaping
 
 
 def _check_burst(rate: str, burst: str | None) -> None:
-    from fleet.host.rates import bytes_per_second, size
+    from fleet.host.shapes.rates import bytes_per_second, size
 
     if burst and size(burst) > LONGEST * bytes_per_second(rate):
         raise ValueError(f"a burst of {burst} takes more than {LONGEST} s at {rate}")
@@ -148,7 +148,7 @@ def ifb_of(device: str) -> str:
     name = f"ifb-{device}"
     if len(name.encode()) <= 15:
         return name
-    from fleet.host.digest import sha256
+    from fleet.host.planning.digest import sha256
 
     return f"ifb-{device[:4]}-{sha256(device)[:6]}"
 
@@ -348,6 +348,6 @@ def _remove_ingress(steps: Steps, entry: Entry, observation: Observation) -> lis
 
 def apply(system: System, change: Change) -> None:
     """Set or take away one limit; what was there is put back where the kernel refuses."""
-    from fleet.host import shaped_apply
+    from fleet.host.shapes import shaped_apply
 
     shaped_apply.apply(system, change, ifb_of)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from fleet.host.change import HostError
+from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, spec
-from fleet.host.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from fleet.host.fields import Text

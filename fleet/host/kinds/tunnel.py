@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from fleet.host.change import CREATE
-from fleet.host.link import Link
-from fleet.host.link_diff import delete_device, device_of, observe_link
+from fleet.host.links.link import Link
+from fleet.host.links.link_diff import delete_device, device_of, observe_link
+from fleet.host.links.virtual import diff_virtual
 from fleet.host.spec import ON_HOST, dashed, decode, spec
-from fleet.host.virtual import diff_virtual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change, Resource
-    from fleet.host.ledger import Entry
-    from fleet.host.observation import Observation
-    from fleet.host.system import System
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from typing import Annotated, Literal
@@ -76,7 +76,7 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
 
 def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
     """Return a form without what a new VXLAN has."""
-    from fleet.host.lean import without
+    from fleet.host.planning.lean import without
 
     six = ":" in str(form.get("remote") or form.get("local") or "")
     lower = observation.links.get(form.get("link", ""))
@@ -126,7 +126,7 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
 
 def apply(system: System, change: Change) -> None:
     """Carry out one change of a VXLAN."""
-    from fleet.host import link_apply
+    from fleet.host.links import link_apply
 
     if change.action != CREATE:
         link_apply.apply(system, change)

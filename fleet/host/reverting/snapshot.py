@@ -1,0 +1,134 @@
+"""A host's network as it was: all that a plan touches, and all that depends on it.
+
+``capture`` reads, ``differences`` compares; both are what a revert stands on, so they use the plain
+netlink client only, and work from memory. A snapshot is plain JSON of the kernel's own messages,
+see raw. What the kernel writes by itself (states, counters, ages) is not in it.
+"""
+
+from __future__ import annotations
+
+from fleet.host.kernel.traffic import read_traffic
+from fleet.host.reverting import snapshot_parts as parts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from fleet.host.kernel.system import System
+
+    Record = dict[str, Any]
+    Snapshot = dict[str, Any]
+
+
+def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snapshot:
+    """Return what is touched, and what depends on it, as it is now.
+
+    ``scope``: ``devices`` (names, also of devices that a plan will make), ``sysctls``, ``files``,
+    ``rules`` (bool), ``tables`` (nftables, ``family/table``), ``whole`` (bool: all that is in the
+    namespace), and ``namespaces`` (a scope for each name). With ``like`` the same things are
+    read that another snapshot holds. Raises OSError.
+    """
+    netlink = system.netlink
+    links = parts.read_links(netlink)
+    names = {record["index"]: name for name, record in links.items()}
+    named = sorted({*(scope.get("devices") or ()), *(links if scope.get("whole") else ())})
+    wide = parts.read_wide_leaves(scope.get("sysctls") or ())
+    if like is not None:
+        devices, own_keys = like["devices"], like["keyed"]
+    else:
+        devices, own_keys = depending(links, named)
+        if any(directory == "net/ipv6/conf" for directory, leaf in wide if leaf == "disable_ipv6"):
+            devices = sorted({*devices, *links})
+    inside = set(devices)
+    addresses = parts.read_addresses(netlink, names, inside)
+    sources = set(like["sources"]) if like is not None else parts.read_sources(addresses)
+    nexthops = parts.read_nexthops(netlink, names, inside)
+    ids = {record["id"] for record in nexthops}
+    ids |= {record["id"] for record in like["nexthops"]} if like is not None else set()
+    return {
+        "scope": scope,
+        "at": system.boottime(),
+        "named": named,
+        "devices": devices,
+        "keyed": own_keys,
+        "sources": sorted(sources),
+        "links": {name: links.get(name) for name in devices},
+        "addresses": addresses,
+        "routes": parts.read_routes(netlink, names, inside, sources, ids),
+        "nexthops": nexthops,
+        "rules": parts.read_rules(netlink) if _wants(scope, "rules") else [],
+        "neighbours": parts.read_neighbours(netlink, names, inside),
+        "fdb": parts.read_fdb(netlink, names, inside, links),
+        "mdb": parts.read_mdb(netlink, names, inside),
+        "vlans": parts.read_vlans(netlink, names, inside),
+        "traffic": read_traffic(netlink, names, {*named, *own_keys}),
+        "sysctls": parts.read_sysctls(system, _sysctls(system, scope, like), own_keys, wide, links),
+        "tables": _tables(system, scope, like),
+        "files": {path: parts.read_file(system, path) for path in scope.get("files") or ()},
+        "namespaces": _namespaces(system, scope, like),
+    }
+
+
+def _namespaces(system: System, scope: Record, like: Snapshot | None) -> Record:
+    found: Record = {}
+    for name, inner in (scope.get("namespaces") or {}).items():
+        there = system.at(name)
+        before = like["namespaces"].get(name) if like is not None else None
+        # A socket would keep a namespace alive, and one of an older namespace see that one.
+        there.shut()
+        found[name] = capture(there, inner, before) if there.exists() else None
+        there.shut()
+    return found
+
+
+def _wants(scope: Record, word: str) -> bool:
+    return bool(scope.get(word) or scope.get("whole"))
+
+
+def _sysctls(system: System, scope: Record, like: Snapshot | None) -> list[str]:
+    """Return the keys to read: those named, and of a whole namespace all but the devices' own."""
+    if not scope.get("whole"):
+        return list(scope.get("sysctls") or ())
+    if like is not None:
+        own = set(like["devices"])
+        return [name for name in like["sysctls"] if own.isdisjoint(name.split("/")[3:4])]
+    return [*(scope.get("sysctls") or ()), *parts.settable_keys(system)]
+
+
+def _tables(system: System, scope: Record, like: Snapshot | None) -> Record:
+    if not _wants(scope, "tables"):
+        return {}
+    from fleet.host.tables import ruleset
+
+    named = set(scope.get("tables") or ())
+    if scope.get("whole"):
+        named |= set(like["tables"]) if like is not None else set(ruleset.tables(system))
+    return {name: ruleset.picture(system, name) for name in sorted(named)}
+
+
+def depending(links: dict[str, Record], named: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the devices that a change of the named ones can alter, and those it can delete.
+
+    Deleting a device deletes what stands on it (VLANs, macvlans) and a veth's peer; a bridge's
+    ports lose their master and port attributes with it; a bridge's MAC and MTU follow its ports.
+    """
+    gone = set(named)
+    while True:
+        above = {n for n, record in links.items() if record["link"] in gone}
+        peers = {
+            links[n]["link"]
+            for n in gone
+            if n in links and links[n]["kind"] == "veth" and isinstance(links[n]["link"], str)
+        }
+        if above | peers <= gone:
+            break
+        gone |= above | peers
+    every = set(gone)
+    every |= {n for n, record in links.items() if record["master"] in named}
+    every |= {links[n]["master"] for n in gone if n in links and links[n]["master"]}
+    return sorted(every), sorted(gone | {n for n in every - gone if _is_master(links, n)})
+
+
+def _is_master(links: dict[str, Record], name: str) -> bool:
+    return any(record["master"] == name for record in links.values())

@@ -1,0 +1,1 @@
+"""Traffic shaping: limits as records, as messages and as words."""

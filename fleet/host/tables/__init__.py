@@ -1,0 +1,1 @@
+"""nftables tables: read, compared by meaning, rehearsed and replaced."""

@@ -1,0 +1,1 @@
+"""The dead-man protocol: from PREPARED to COMMITTED, or back."""

@@ -1,0 +1,59 @@
+"""The committed state once more after a boot: what no network manager keeps."""
+
+from __future__ import annotations
+
+import sys
+
+from fleet.host import registry, wire
+from fleet.host.planning import ledger
+from fleet.host.state import decode_state
+from fleet.host.transactions import files, lasting
+from fleet.host.transactions.files import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fleet.host.change import Change
+    from fleet.host.kernel.system import System
+
+#: Kinds that must be as they should before the network starts.
+EARLY = ("sysctl",)
+
+
+def apply_committed(system: System, paths: Paths, phase: str) -> int:
+    """Apply the committed state's changes of a phase, ``early`` or ``late``; return the failures.
+
+    Each change is tried for itself: after a boot a host is better off with most of its network
+    than with none. What fails, and what the host lacks, is said on stderr. Raises
+    ValueError where the stored state is damaged.
+    """
+    from fleet.host.planning.plan import make_plan
+
+    try:
+        text = files.unseal(files.read(f"{paths.state}/{lasting.STATE}"))
+    except FileNotFoundError:
+        return 0
+    data = dict(wire.loads(text))
+    data.pop("manager", None)
+    plan = make_plan(decode_state(data), ledger.load(paths.state), system)
+    failed = 0
+    if phase != "early":
+        failed = len(plan.problems)
+        for problem in plan.problems:
+            sys.stderr.write(
+                f"fleet: {problem.resource} {problem.what}: expected {problem.expected}, "
+                f"found {problem.actual}; {problem.remedy}\n"
+            )
+    for change in plan.changes:
+        if (change.kind in EARLY) == (phase == "early") and not _try(system, change):
+            failed += 1
+    return failed
+
+
+def _try(system: System, change: Change) -> bool:
+    where = system.at(change.namespace) if change.namespace else system
+    try:
+        registry.load(change.kind).apply(where, change)
+    except Exception as error:
+        sys.stderr.write(f"fleet: {change.key} {change.what}: {error}\n")
+        return False
+    return True

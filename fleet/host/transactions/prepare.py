@@ -1,0 +1,174 @@
+"""PREPARED: everything a commit or a revert will need is on the host before anything is armed."""
+
+from __future__ import annotations
+
+import os
+
+from fleet.host import wire
+from fleet.host.change import DELETE
+from fleet.host.planning import ledger
+from fleet.host.preflight import problem
+from fleet.host.refusal import Refused
+from fleet.host.spec import encode
+from fleet.host.transactions import crash, fence, files, lasting, persist
+from fleet.host.transactions.journal import PREPARED, Journal
+from fleet.host.transactions.transaction import Transaction, remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.change import Plan
+    from fleet.host.kernel.observation import Observation
+    from fleet.host.kernel.system import System
+    from fleet.host.state import State
+    from fleet.host.transactions.files import Paths
+
+#: Bytes of a journal: for its fixed records, and for the two records of each change.
+_FIXED, _PER_CHANGE = 128 << 10, 2048
+
+LEDGER = f"/var/lib/fleet/{ledger.NAME}"
+COMMITTED_STATE = f"/var/lib/fleet/{lasting.STATE}"
+
+
+def prepare(
+    paths: Paths,
+    name: str,
+    system: System,
+    wanted: dict[str, tuple[str | None, int]],
+    snapshot: Any,
+    facts: dict[str, Any],
+) -> tuple[Transaction, list[Any]]:
+    """Allocate the journal, stage the files, store the snapshot; return the undo entries too.
+
+    ``wanted`` are the persistent files as ``persist.stage`` takes them. Raises Refused, and then
+    nothing of the transaction is left.
+    """
+    crash.point("prepare.begin")
+    directory = paths.of(name)
+    try:
+        journal = Journal.create(directory, _FIXED + _PER_CHANGE * int(facts["changes"]))
+    except FileExistsError:
+        raise Refused("refused", f"there has been a transaction {name} on this host") from None
+    except OSError as error:
+        _drop(paths, directory)
+        raise _no_room(error) from error
+    try:
+        crash.point("prepare.journal.allocated")
+        entries = persist.stage(paths, directory, wanted)
+        crash.point("prepare.files.staged")
+        sealed = files.seal(wire.dumps(snapshot))
+        files.create(f"{directory}/snapshot", sealed)
+        remove_tree(paths.live(name))
+        files.make_private(paths.live(name))
+        files.create(f"{paths.live(name)}/snapshot", sealed)
+        files.create(f"{paths.live(name)}/settling", b"")
+        crash.point("prepare.snapshot.written")
+        journal.append(
+            PREPARED,
+            prepared_at=system.boottime(),
+            boot_id=system.boot_id(),
+            helper=fence.identity(os.getpid()),
+            **facts,
+        )
+        return Transaction(paths, name, journal), entries
+    except OSError as error:
+        journal.close()
+        _drop(paths, directory)
+        remove_tree(paths.live(name))
+        raise _no_room(error) from error
+
+
+def _no_room(error: OSError) -> Refused:
+    what = error.filename or "the journal"
+    return Refused(
+        "refused",
+        f"cannot prepare: {what}: {error.strerror}; nothing was changed",
+        [
+            problem(
+                str(what),
+                "to be written before anything changes",
+                str(error.strerror),
+                "make room, or make it writable, and try again",
+            )
+        ],
+    )
+
+
+def _drop(paths: Paths, directory: str) -> None:
+    try:
+        persist.drop_staged(paths, persist.load(directory))
+    except (OSError, ValueError):
+        pass  # nothing was staged, or not even its record was written
+    remove_tree(directory)
+
+
+def wanted_files(
+    paths: Paths,
+    state: State,
+    state_text: str,
+    manager: dict[str, Any],
+    plan: Plan,
+    entries: dict[str, ledger.Entry],
+    observation: Observation,
+) -> dict[str, tuple[str | None, int]]:
+    """Return the persistent files of a commit: the manager's, sysctl's, the ledger, the state."""
+    wanted = lasting.wanted(paths, state, manager, entries)
+    from fleet.host.planning.plan import committed_entries
+
+    wanted[LEDGER] = (ledger_text(committed_entries(state, entries, plan, observation)), 0o600)
+    wanted[COMMITTED_STATE] = (files.seal(state_text).decode("ascii"), 0o600)
+    return wanted
+
+
+def ledger_text(entries: dict[str, ledger.Entry]) -> str:
+    """Return the ledger's file as ``ledger.load`` reads it."""
+    listed = [encode(entries[key]) for key in sorted(entries)]
+    document = {
+        "version": ledger.VERSION,
+        "checksum": ledger.checksum(listed),
+        "entries": listed,
+    }
+    return wire.dumps(document) + "\n"
+
+
+def scope_of(plan: Plan) -> dict[str, Any]:
+    """Return what a plan touches as ``snapshot.capture`` takes it, other namespaces inside it."""
+    here = _scope()
+
+    def of(namespace: str) -> dict[str, Any]:
+        if not namespace:
+            return here
+        scope: dict[str, Any] = here["namespaces"].setdefault(namespace, _scope())
+        return scope
+
+    for change in plan.changes:
+        for touched in change.touches:
+            space, apart, name = touched.rpartition("|")
+            scope = of(space if apart else change.namespace)
+            sort, _, rest = name.partition(":")
+            if sort == "nftables":
+                scope["tables"] = sorted({*scope["tables"], rest})
+            elif sort == "namespace":
+                inner = of(rest)
+                inner["whole"] = inner["whole"] or change.action == DELETE
+            else:
+                scope["devices"] = sorted({*scope["devices"], name})
+        if change.kind == "sysctl":
+            scope = of(change.namespace)
+            scope["sysctls"] = sorted({*scope["sysctls"], change.name})
+        scope = of(change.namespace)
+        scope["rules"] = scope["rules"] or change.kind == "rule"
+    return here
+
+
+def _scope() -> dict[str, Any]:
+    return {
+        "devices": [],
+        "sysctls": [],
+        "files": [],
+        "tables": [],
+        "rules": False,
+        "whole": False,
+        "namespaces": {},
+    }

@@ -11,7 +11,6 @@ from typing import Any
 from fleet.errors import IntentError
 from fleet.host.registry import BY_NAME
 from fleet.intent.assemble import Assembler
-from fleet.intent.netplan import NETWORK
 from fleet.intent.netplan import SECTIONS as DEVICE_SECTIONS
 from fleet.intent.tree import Mapping as Tree
 from fleet.intent.yaml import compose
@@ -92,10 +91,12 @@ def _sections(space: Mapping[str, Any], notes: list[str], where: str = "") -> Wo
             continue
         if kind == "sysctl":
             intent["sysctl"] = {name: form["value"] for name, form in named.items()}
-        elif entry.section in NETWORK:
-            network[entry.section] = {name: _form(form) for name, form in named.items()}
         else:
-            own.append(f"{entry.section} are left out: {', '.join(named)}")
+            forms = {name: _form(form) for name, form in named.items()}
+            holder = network if entry.under == "network" else intent
+            if entry.under not in ("", "network"):
+                holder = intent.setdefault(entry.under, {})
+            holder[entry.section] = forms
     _place_routes(network, space.get("routes") or (), own)
     _place_rules(network, (resources.get("rule") or {}).values(), own)
     notes += [where + note for note in own]

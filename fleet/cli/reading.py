@@ -149,12 +149,13 @@ def as_intent(resources: Mapping[str, Any]) -> dict[str, Any]:
     intent: dict[str, Any] = {"network": network}
     for kind, named in resources.items():
         entry = BY_NAME.get(kind)
-        if entry is not None and entry.device:
+        if entry is not None and entry.under == "network":
             network[entry.section] = _plain(named)
         elif kind == "sysctl":
             intent["sysctl"] = {clean(k): v["value"] for k, v in _plain(named).items()}
         else:
-            intent[entry.section if entry else clean(kind)] = _plain(named)
+            holder = intent.setdefault(entry.under, {}) if entry and entry.under else intent
+            holder[entry.section if entry else clean(kind)] = _plain(named)
     return {section: found for section, found in intent.items() if found}
 
 

@@ -175,6 +175,23 @@ def _address_or_network(value: str) -> str:
     return str(ipaddress.ip_network(_unscoped(value)))
 
 
+def _table_name(value: str) -> str:
+    family, _, table = value.partition("/")
+    families = ("inet", "ip", "ip6", "arp", "bridge", "netdev")
+    if family not in families or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", table):
+        raise ValueError(
+            f"{value!r} is not a table such as inet/fleet: a family ({', '.join(families)}), "
+            "a slash and a name"
+        )
+    return value
+
+
+def _policy_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,48}", value):
+        raise ValueError(f"{value!r} is not a name of a policy: letters, digits, _ . - only")
+    return value
+
+
 def _sysctl_name(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9_]+([./][A-Za-z0-9_.@:+-]+)+", value) or ".." in value:
         raise ValueError(f"{value!r} is not a sysctl such as net.ipv4.ip_forward")
@@ -188,6 +205,9 @@ DeviceName = Annotated[str, Check(_device_name)]
 Label = Annotated[str, Check(_label)]
 PCIAddress = Annotated[str, Check(_pci_address)]
 NamespaceName = Annotated[str, Check(_namespace_name)]
+#: An nftables table: its family, a slash and its name.
+TableName = Annotated[str, Check(_table_name)]
+PolicyName = Annotated[str, Check(_policy_name)]
 MAC = Annotated[str, Check(_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.
 EthernetAddress = Annotated[str, Check(_ethernet_address)]

@@ -18,7 +18,9 @@ class Entry:
     """Where a kind is written in intent, and how early its creations run among equals.
 
     ``device`` says that its resources are network devices, whose names share one space;
-    ``kernel`` is what the kernel calls such a device where that is another word.
+    ``kernel`` is what the kernel calls such a device where that is another word. Any other kind
+    says when its resources are made (``phase``, a word of ``planning.graph``), and ``under``
+    which key of the data its section is: "" for the data itself, "device" for inside each device.
     """
 
     kind: str = ""
@@ -26,11 +28,13 @@ class Entry:
     order: int = 50
     device: bool = False
     kernel: str = ""
+    phase: str = ""
+    under: str = "network"
 
 
 KINDS = (
-    Entry("namespace", "namespaces", 5),
-    Entry("sysctl", "sysctl", 10),
+    Entry("namespace", "namespaces", 5, phase="space"),
+    Entry("sysctl", "sysctl", 10, phase="sysctl", under=""),
     Entry("ethernet", "ethernets", 20, device=True),
     Entry("veth", "virtual-ethernets", 25, device=True),
     Entry("tap", "taps", 26, device=True, kernel="tun"),
@@ -39,18 +43,17 @@ KINDS = (
     Entry("macvlan", "macvlans", 45, device=True),
     Entry("macvtap", "macvtaps", 46, device=True),
     Entry("tunnel", "tunnels", 50, device=True, kernel="vxlan"),
-    Entry("neighbour", "neighbours", 60),
-    Entry("fdb", "fdb", 61),
-    Entry("mdb", "mdb", 62),
-    Entry("shaping", "shaping", 63),
-    Entry("nftables", "nftables", 70),
-    Entry("policy", "policies", 71),
-    Entry("rule", "routing-policy", 80),
+    Entry("neighbour", "neighbours", 60, phase="entry"),
+    Entry("fdb", "fdb", 61, phase="entry"),
+    Entry("mdb", "mdb", 62, phase="entry"),
+    Entry("shaping", "shaping", 63, phase="entry"),
+    Entry("nftables", "nftables", 70, phase="rule"),
+    Entry("policy", "policies", 71, phase="rule"),
+    Entry("rule", "routing-policy", 80, phase="rule", under="device"),
 )
 
 BY_NAME = {entry.kind: entry for entry in KINDS}
 DEVICES = tuple(entry.kind for entry in KINDS if entry.device)
-BY_SECTION = {entry.section: entry for entry in KINDS}
 _OF_KERNEL = {entry.kernel or entry.kind: entry.kind for entry in KINDS if entry.device}
 
 

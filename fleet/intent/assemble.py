@@ -19,7 +19,7 @@ from fleet.intent.convert import convert, joined
 from fleet.intent.device import Device, check_renderer, read_device
 from fleet.intent.netplan import LATER, NETWORK, REFUSED, verdict_text
 from fleet.intent.netplan import SECTIONS as SECTIONS_OF_DEVICES
-from fleet.intent.other import namespaces_of, read_others
+from fleet.intent.other import HOLDERS, KINDS, TOP, namespaces_of, read_others
 from fleet.intent.source import nearest
 from fleet.intent.tree import (
     TEMPLATES,
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 
 #: Keys of ``data`` that are fleet's; the others are the operator's own variables.
-SECTIONS = ("network", "sysctl", "fleet")
-#: Sections that later kinds will have.
+SECTIONS = tuple(dict.fromkeys(("network", "sysctl", "fleet", *HOLDERS, *TOP)))
 #: Results kept for hosts that share their nodes; most nodes of a large fleet are shared.
 _REMEMBERED = 2_000
-RESERVED = ("libvirt", "hugepages", "dpdk")
+#: Sections that later kinds will have.
+RESERVED = tuple(name for name in ("libvirt", "hugepages", "dpdk") if name not in SECTIONS)
 #: Sections that people may look for here.
-UNDER_NETWORK = ("nftables", "namespaces", "policies", "fdb", "neighbours")
+UNDER_NETWORK = ("namespaces", *(entry.section for entry in KINDS if entry.under == "network"))
 
 
 class Assembler:
@@ -226,13 +226,11 @@ class Assembler:
         self, data: Mapping, namespace: str, base: Path, errors: list[IntentError]
     ) -> Iterator[Resource]:
         """Yield the resources that are no devices, and add what is wrong with them to errors."""
-        network = data.get("network")
-        if isinstance(network, Mapping):
-            for item in read_others(network, namespace, base):
-                if isinstance(item, IntentError):
-                    errors.append(item)
-                else:
-                    yield item
+        for item in read_others(data, namespace, base):
+            if isinstance(item, IntentError):
+                errors.append(item)
+            else:
+                yield item
         try:
             for resource in self._sysctl(data.get("sysctl")):
                 yield dataclasses.replace(resource, namespace=namespace)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, get_args, get_type_hints
+
+from fleet.host import registry
+from fleet.host.spec import dashed
 from fleet.intent.netplan import (
     APPLIED,
     COMMON,
     LATER,
     MANAGER,
     NETWORK,
+    OTHERS,
     PHYSICAL,
     REFUSED,
     SECTIONS,
@@ -35,12 +41,44 @@ def _rows(table: dict[str, Key], prefix: str = "") -> list[str]:
     return rows
 
 
+def _kind_of(section: str) -> Any:
+    (kind,) = (entry.kind for entry in registry.KINDS if entry.section == section)
+    return registry.load(kind)
+
+
+def _purpose(section: str) -> str:
+    """Return the first sentence of a kind's file."""
+    first: str = _kind_of(section).__doc__.partition("\n")[0].rstrip(".")
+    return first[0].lower() + first[1:]
+
+
+def _records(annotation: Any) -> Iterator[type[Any]]:
+    """Yield the records inside a field's type."""
+    if hasattr(annotation, "__spec_fields__"):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _records(inner)
+
+
+def _fields(cls: type[Any]) -> dict[str, Key]:
+    """Return the table of a spec's fields, and of those of the records in it."""
+    table = {}
+    for name, annotation in get_type_hints(cls).items():
+        if name in cls.__spec_fields__:
+            inner = [_fields(record) for record in _records(annotation)]
+            table[dashed(name)] = Key(APPLIED, "", inner[0] if inner else None, ours=True)
+    return table
+
+
 def document() -> str:
     """Return the page of the user's guide that holds the table."""
     top = {name: key._replace(inner=None) for name, key in NETWORK.items()}
+    top |= {name: key._replace(note=_purpose(name)) for name, key in OTHERS.items()}
     parts = [("Under `network:`", top), ("Every device", COMMON), ("Physical devices", PHYSICAL)]
     for name, key in NETWORK.items():
         table = device_table(name) if name in SECTIONS else key.inner or {}
+        if name in OTHERS and name != "namespaces":
+            table = _fields(_kind_of(name).SPEC)
         own = {
             inner: entry
             for inner, entry in table.items()

@@ -198,38 +198,11 @@ NETPLAN: dict[str, Key] = {
 #: The sections of ``network:`` that hold devices of a kind this fleet has, by section.
 SECTIONS = {entry.section: entry.kind for entry in registry.KINDS if entry.device}
 
-_LIMIT = _keys(APPLIED, "rate burst latency", "as tc(8): 100mbit, 64kb, 50ms", ours=True)
-_MATCH = _keys(APPLIED, "source destination protocol port source-port", ours=True)
-_CLASS = _keys(APPLIED, "name rate ceil burst priority", ours=True)
-SHAPING: dict[str, Key] = {
-    "egress": Key(APPLIED, "what goes out: tbf", _LIMIT, ours=True),
-    "ingress": Key(APPLIED, "what comes in: tbf on an ifb of fleet's", _LIMIT, ours=True),
-    "classes": Key(
-        APPLIED,
-        "what goes out, shared: htb; up to its ceil each uses what the others leave",
-        {**_CLASS, "match": Key(APPLIED, "", _MATCH, ours=True)},
-        ours=True,
-    ),
-    "default": Key(APPLIED, "the class of what none matches", ours=True),
-}
-
 #: The sections of ``network:`` whose entries are no devices; fleet.intent.other reads them.
 OTHERS: dict[str, Key] = {
-    "fdb": Key(APPLIED, "static forwarding entries: a list by device", ours=True),
-    "mdb": Key(APPLIED, "permanent multicast groups: a list by bridge", ours=True),
-    "neighbours": Key(APPLIED, "permanent neighbours: a list by device", ours=True),
-    "nftables": Key(
-        APPLIED,
-        "tables by `family/table`: what stands between its braces, as `rules` or a `template`",
-        ours=True,
-    ),
-    "policies": Key(APPLIED, "what guests may do, in plain words, by name", ours=True),
-    "shaping": Key(APPLIED, "rate limits, by device", SHAPING, ours=True),
-    "namespaces": Key(
-        APPLIED,
-        "network namespaces by name: the sections of `network:`, and `sysctl`, inside each",
-        ours=True,
-    ),
+    entry.section: Key(APPLIED, ours=True)
+    for entry in registry.KINDS
+    if entry.phase and entry.under == "network"
 }
 
 #: The keys of ``network:``: netplan's, and the sections of kinds that netplan does not have.

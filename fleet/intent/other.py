@@ -1,56 +1,38 @@
-"""The sections of ``network:`` whose entries are no devices: entries, tables, policies."""
+"""The kinds whose resources are no devices: their sections, as the registry and the kinds say."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from fleet.errors import IntentError
 from fleet.host import registry
 from fleet.host.change import Resource
-from fleet.host.fields import DeviceName, NamespaceName
+from fleet.host.fields import NamespaceName
 from fleet.host.kernel.observation import HOST
 from fleet.host.spec import encode
 from fleet.intent.convert import convert
-from fleet.intent.tree import Mapping, Node, Scalar, path_text, words
+from fleet.intent.source import nearest
+from fleet.intent.tree import Mapping, Node, Scalar, Sequence, path_text, words
 
 Path = tuple[str | int, ...]
 
-_FAMILIES = ("inet", "ip", "ip6", "arp", "bridge", "netdev")
-_check_device = DeviceName.__metadata__[0].function  # type: ignore[attr-defined]
-_check_namespace = NamespaceName.__metadata__[0].function  # type: ignore[attr-defined]
+#: What is read elsewhere: namespaces hold sections of their own, and sysctl(8) has its own words.
+_ELSEWHERE = ("namespace", "sysctl")
+#: The kinds read here.
+KINDS = tuple(
+    entry
+    for entry in registry.KINDS
+    if entry.phase and entry.under != "device" and entry.kind not in _ELSEWHERE
+)
+#: The keys of the data that hold their sections, and those of the data that are sections.
+HOLDERS = tuple(dict.fromkeys(entry.under for entry in KINDS if entry.under))
+TOP = tuple(entry.section for entry in KINDS if not entry.under)
 
 
-def _table_name(name: str) -> str:
-    family, _, table = name.partition("/")
-    if family not in _FAMILIES or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", table):
-        raise ValueError(
-            f"{name!r} is not a table such as inet/fleet: a family ({', '.join(_FAMILIES)}), "
-            "a slash and a name"
-        )
-    return name
-
-
-def _policy_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,48}", name):
-        raise ValueError(f"{name!r} is not a name of a policy: letters, digits, _ . - only")
-    return name
-
-
-_NAMES: dict[str, Callable[[str], str]] = {
-    "fdb": _check_device,
-    "mdb": _check_device,
-    "neighbours": _check_device,
-    "nftables": _table_name,
-    "policies": _policy_name,
-    "shaping": _check_device,
-}
-
-
-def entries_of(network: Mapping, section: str, base: Path) -> Iterator[tuple[str, Node]]:
+def entries_of(parent: Mapping, section: str, base: Path) -> Iterator[tuple[str, Node]]:
     """Yield the entries of one section; raises IntentError where it is no mapping."""
-    node = network.get(section)
+    node = parent.get(section)
     if node is None:
         return
     if not isinstance(node, Mapping):
@@ -59,44 +41,61 @@ def entries_of(network: Mapping, section: str, base: Path) -> Iterator[tuple[str
     yield from node.entries.items()
 
 
-def read_others(network: Mapping, namespace: str, base: Path) -> Iterator[Resource | IntentError]:
-    """Yield a resource, or what is wrong with it, for each entry that is no device."""
-    for section, check in _NAMES.items():
-        kind = registry.BY_SECTION[section].kind
+def read_others(data: Mapping, namespace: str, base: Path) -> Iterator[Resource | IntentError]:
+    """Yield a resource, or what is wrong with it, for each entry that is no device.
+
+    ``base`` is where the data's network is.
+    """
+    for holder in HOLDERS:
+        node = data.get(holder)
+        if holder != "network" and node is not None:
+            yield from _unknown(node, holder)
+    for entry in KINDS:
+        parent = data.get(entry.under) if entry.under else data
+        path = base if entry.under == "network" else (entry.under,) if entry.under else ()
+        if not isinstance(parent, Mapping):
+            continue
         try:
-            for name, node in entries_of(network, section, base):
-                yield _read(section, kind, check, name, node, namespace, base)
+            for name, node in entries_of(parent, entry.section, path):
+                yield _read(entry.kind, name, node, namespace, (*path, entry.section))
         except IntentError as error:
             yield error
 
 
-def _read(
-    section: str,
-    kind: str,
-    check: Callable[[str], str],
-    name: str,
-    node: Node,
-    namespace: str,
-    base: Path,
-) -> Resource | IntentError:
-    path = (*base, section, name)
+def _unknown(node: Node, holder: str) -> Iterator[IntentError]:
+    if not isinstance(node, Mapping):
+        yield IntentError("a mapping is expected", node.place, holder)
+        return
+    known = [entry.section for entry in KINDS if entry.under == holder]
+    for key, value in node.entries.items():
+        if key not in known:
+            near, where = nearest(key, known), path_text((holder, key))
+            remedy = "" if near else f"the keys here are {', '.join(known)}"
+            yield IntentError("unknown key", value.key_place, where, nearest=near, remedy=remedy)
+
+
+def _read(kind: str, name: str, node: Node, namespace: str, path: Path) -> Resource | IntentError:
+    module: Any = registry.load(kind)
     try:
-        check(name)
+        name = _checked(module.NAME, name)
     except ValueError as error:
-        return IntentError(str(error), node.key_place, path_text(path[:-1]))
+        return IntentError(str(error), node.key_place, path_text(path))
+    short = getattr(module, "SHORT", "")
     said: Any = words(node)
-    if section in ("fdb", "mdb", "neighbours"):
-        said = {"entries": said}
-        node = Mapping({"entries": node}, node.file, node.at, node.key_at)
-    elif section == "nftables" and isinstance(node, Scalar):
-        said = {"rules": said}
-        node = Mapping({"rules": node}, node.file, node.at, node.key_at)
+    if short and isinstance(node, Scalar if getattr(module.SPEC, short) == "" else Sequence):
+        said = {short: said}
+        node = Mapping({short: node}, node.file, node.at, node.key_at)
     try:
-        return Resource(
-            namespace, kind, name, encode(convert(registry.load(kind).SPEC, said, node, path))
-        )
+        spec = convert(module.SPEC, said, node, (*path, name))
     except IntentError as error:
         return error
+    return Resource(namespace, kind, name, encode(spec))
+
+
+def _checked(of: Any, name: str) -> str:
+    """Return a name in the form its type gives it; raises ValueError."""
+    normal: str = of.__metadata__[0].function(name)
+    return normal
 
 
 def namespaces_of(network: Mapping) -> Iterator[tuple[str, Mapping] | IntentError]:
@@ -106,13 +105,14 @@ def namespaces_of(network: Mapping) -> Iterator[tuple[str, Mapping] | IntentErro
         for name, node in entries_of(network, "namespaces", base[:1]):
             where = path_text((*base, name))
             try:
-                _check_namespace(name)
-                if name == HOST:
-                    raise ValueError("host is the host's own namespace; take another name")
+                _checked(NamespaceName, name)
             except ValueError as error:
                 yield IntentError(str(error), node.key_place, path_text(base))
                 continue
-            if not isinstance(node, Mapping):
+            if name == HOST:
+                message = "host is the host's own namespace; take another name"
+                yield IntentError(message, node.key_place, path_text(base))
+            elif not isinstance(node, Mapping):
                 yield IntentError("a mapping is expected", node.key_place, where, remedy="write {}")
             elif "namespaces" in node.entries:
                 inner = node.entries["namespaces"]

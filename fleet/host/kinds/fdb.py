@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
-    from fleet.host.fields import EthernetAddress, IPAddress, Uint16, VlanId
+    from fleet.host.fields import DeviceName, EthernetAddress, IPAddress, Uint16, VlanId
+
+    #: What a resource is called.
+    NAME = DeviceName
 
 #: include/uapi/linux/neighbour.h
 NUD_NOARP, NUD_PERMANENT, NUD_REACHABLE = 0x40, 0x80, 0x02
@@ -45,6 +48,8 @@ class Forwarding:
     entries: tuple[ForwardingEntry, ...] = ()
 
 
+#: What the whole of a resource in intent is, where it is no mapping of the fields.
+SHORT = "entries"
 SPEC = Forwarding
 
 

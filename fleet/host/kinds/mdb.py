@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 if not ON_HOST:
     from fleet.host.fields import DeviceName, MulticastGroup, VlanId
 
+    #: What a resource is called.
+    NAME = DeviceName
+
 BRIDGE = "/usr/sbin/bridge"
 
 
@@ -40,6 +43,8 @@ class Groups:
     entries: tuple[Group, ...] = ()
 
 
+#: What the whole of a resource in intent is, where it is no mapping of the fields.
+SHORT = "entries"
 SPEC = Groups
 
 

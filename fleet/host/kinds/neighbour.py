@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
-    from fleet.host.fields import MAC, IPAddress
+    from fleet.host.fields import MAC, DeviceName, IPAddress
+
+    #: What a resource is called.
+    NAME = DeviceName
 
 #: include/uapi/linux/neighbour.h
 NUD_PERMANENT = 0x80
@@ -41,6 +44,8 @@ class Neighbours:
     entries: tuple[Neighbour, ...] = ()
 
 
+#: What the whole of a resource in intent is, where it is no mapping of the fields.
+SHORT = "entries"
 SPEC = Neighbours
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
-    from fleet.host.fields import Block
+    from fleet.host.fields import Block, TableName
+
+    #: What a resource is called.
+    NAME = TableName
 
 
 @spec
@@ -37,6 +40,8 @@ class Table:
             raise ValueError(f"{wrong}; rules are what stands between the table's braces")
 
 
+#: What the whole of a resource in intent is, where it is no mapping of the fields.
+SHORT = "rules"
 SPEC = Table
 
 

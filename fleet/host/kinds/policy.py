@@ -29,9 +29,13 @@ if not ON_HOST:
         AddressOrNetwork,
         Bound,
         DevicePattern,
+        PolicyName,
         Rate,
         Uint16,
     )
+
+    #: What a resource is called.
+    NAME = PolicyName
 
 
 @spec

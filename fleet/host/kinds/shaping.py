@@ -32,10 +32,14 @@ if not ON_HOST:
         BitRate,
         ByteSize,
         ClassPriority,
+        DeviceName,
         Duration,
         Port,
         Text,
     )
+
+    #: What a resource is called.
+    NAME = DeviceName
 
 #: A frame is its MTU and an Ethernet header; tbf drops what its burst does not hold.
 ETH_HLEN = 14
@@ -172,6 +176,36 @@ def observe(observation: Observation, name: str) -> Words | None:
         if now is not None and now["kind"] == "tbf":
             words["ingress"] = shaped.limit_words(now)
     return words or None
+
+
+def lean(form: Words, observation: Observation, name: str) -> Words:
+    """Return limits without what fleet gives by itself, with the bursts that somebody gave."""
+    records = _side(observation, name)
+    now, found = shaped.meaning(records), dict(form)
+    if "egress" in form and now is not None:
+        found["egress"] = shaped.lean_limit(now)
+    elif "classes" in form and now is not None:
+        found.update(shaped.lean_classes(now, _ours(records)) or {})
+    there = shaped.meaning(
+        _side(observation, shaped.target(_side(observation, name, "ingress")) or "")
+    )
+    if "ingress" in form and there is not None:
+        found["ingress"] = shaped.lean_limit(there)
+    return found
+
+
+def unsaid(observation: Observation) -> list[str]:
+    """Return what limits devices and has no words in intent, one line each."""
+    through = {shaped.target(records) for records in observation.traffic.values()}
+    lines = []
+    for side, records in observation.traffic.items():
+        device, _, way = side.rpartition("/")
+        words = observe(observation, device) or {}
+        said = (way,) if way == "ingress" else ("egress", "classes")
+        if device in through or set(said) & set(words) or shaped.target(records) == "":
+            continue
+        lines.append(f"{way} of {device}, {_said(records)}, is left out: intent has no words")
+    return lines
 
 
 def _side(observation: Observation, device: str, side: str = "egress") -> list[Words]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet.host.change import CREATE, DELETE
+from fleet.host.registry import BY_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,24 +27,21 @@ _ADDRESS_OUT, _ROUTE, _ROUTE_OUT, _ENTRY, _RULE, _RULE_OUT, _DOWN, _GONE, _RENAM
 _SPACE_GONE = 18
 
 
-#: Kinds whose resources are no devices: the phase of what makes or sets one, and of a deletion.
-_WHOLE = {
-    "namespace": (_SPACE, _SPACE_GONE),
+#: The phases that the registry gives to kinds whose resources are no devices: of what makes or
+#: sets one, and of a deletion.
+PHASES = {
+    "space": (_SPACE, _SPACE_GONE),
     "sysctl": (_SYSCTL, _SYSCTL),
-    "neighbour": (_ENTRY, _ENTRY),
-    "fdb": (_ENTRY, _ENTRY),
-    "mdb": (_ENTRY, _ENTRY),
-    "shaping": (_ENTRY, _ENTRY),
-    "nftables": (_RULE, _RULE_OUT),
-    "policy": (_RULE, _RULE_OUT),
+    "entry": (_ENTRY, _ENTRY),
     "rule": (_RULE, _RULE_OUT),
 }
 
 
 def phase(change: Change) -> int:
     """Return when a change runs among those that nothing else orders."""
-    if change.kind in _WHOLE:
-        return _WHOLE[change.kind][change.action == DELETE]
+    entry = BY_NAME.get(change.kind)
+    if entry is not None and entry.phase:
+        return PHASES[entry.phase][change.action == DELETE]
     if change.action != "update":
         return _MADE if change.action == CREATE else _GONE
     word, gone = change.what.partition(".")[0], change.after is None

@@ -3,7 +3,8 @@
 Left out are defaults, leases, what router advertisements and the kernel made, guests' ports, and
 what container engines and libvirt make and delete on their own. A kind knows its own defaults: its
 module may have ``lean(form, observation, name)``, which returns a form without them, or None for a
-resource that is not an operator's.
+resource that is not an operator's, and ``unsaid(observation)``, which returns a line for each thing
+that it has no words for.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 MADE_BY_OTHERS = (
     "docker*", "br-" + "[0-9a-f]" * 12, "veth" + "[0-9a-f]" * 7, "virbr*", "vnet*", "podman*",
     "cni*", "flannel*", "cali*", "lxcbr*", "lxdbr*", "kube-*",
+)  # fmt: skip
+#: Devices that come with a module, one in each namespace.
+MADE_BY_MODULES = (
+    "tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0",
 )  # fmt: skip
 #: include/uapi/linux/netdevice.h, NET_ADDR_SET: a MAC address that somebody gave.
 GIVEN = 3
@@ -109,6 +114,9 @@ def space(observation: Observation, patterns: tuple[str, ...]) -> Words:
                 found[name] = _plain(form)
         if found:
             resources[entry.kind] = found
+        unsaid = getattr(kind, "unsaid", None)
+        notes += unsaid(observation) if unsaid is not None else ()
+    notes += _without_kind(observation, patterns)
     keys = _sysctls(observation)
     if keys:
         resources["sysctl"] = {name: {"value": value} for name, value in keys.items()}
@@ -121,6 +129,17 @@ def space(observation: Observation, patterns: tuple[str, ...]) -> Words:
         if route["nexthops"] and not foreign_route(route):
             notes.append(f"the route to {route['to']} has several gateways and is left out")
     return {"resources": resources, "routes": routes, "notes": notes}
+
+
+def _without_kind(observation: Observation, patterns: tuple[str, ...]) -> list[str]:
+    """Return a line for each device of a kind that fleet does not have."""
+    known = {entry.kernel or entry.kind for entry in registry.KINDS} | {"", "ifb"}
+    return [
+        f"{name} is left out: fleet has no devices of kind {link['kind']}"
+        for name, link in sorted(observation.links.items())
+        if (link["kind"] or "") not in known
+        and not any_matches(name, (*patterns, *MADE_BY_MODULES))
+    ]
 
 
 def _names(entry: registry.Entry, kind: Any, observation: Observation) -> list[str]:

@@ -23,7 +23,7 @@ from fleet.host.shapes.rates import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from fleet.host.shapes.packets import Key
@@ -283,14 +283,18 @@ def same_classes(wanted: Words, now: Words | None, own: bool) -> bool:
         return False
     want = meaning(htb(wanted))
     bursts = own or any(item.get("burst") for item in wanted["classes"])
-    return want is not None and _plain(want, bursts) == _plain(now, bursts)
+    if want is None:
+        return False
+    known = want["leaves"].values()
+    return bool(_plain(want, bursts, known) == _plain(now, bursts, known))
 
 
-def _plain(htb_meaning: Words, bursts: bool) -> Any:
-    leaves = {
-        handle: (*leaf[:3], round(leaf[3] / 50) if bursts else 0)
-        for handle, leaf in htb_meaning["leaves"].items()
-    }
+def _plain(htb_meaning: Words, bursts: bool, known: Iterable[Any]) -> Any:
+    """Return what can be compared; a burst that is near one of the known ones is that."""
+    leaves: dict[int, Any] = {}
+    for handle, leaf in htb_meaning["leaves"].items():
+        alike = (k for k in known if k[:3] == leaf[:3] and _near(k[3], leaf[3], 2 + leaf[0] / 1e7))
+        leaves[handle] = next(alike, leaf) if bursts else leaf[:3]
     flows: dict[int, list[Any]] = {}
     for protocol, keys, handle in htb_meaning["flows"]:
         flows.setdefault(protocol, []).append((sorted(keys), leaves[handle]))
@@ -319,10 +323,32 @@ def limit_words(now: Words) -> Words:
     }
 
 
-def class_words(now: Words) -> Words | None:
+def lean_limit(now: Words) -> Words:
+    """Return a tbf as intent writes it, without what fleet itself would give such a limit."""
+    words = limit_words(now)
+    for key in ("burst", "latency"):
+        less = {k: v for k, v in words.items() if k != key}
+        if same_limit(less, now, own=True):
+            words = less
+    return words
+
+
+def lean_classes(now: Words, own: bool) -> Words | None:
+    """Return an htb tree as intent writes it, with the bursts that somebody gave its classes."""
+    if own:
+        return class_words(now, lambda rate: max(rate // 250, LEAST_CLASS_BURST))
+    # tc(8) gives a class one frame (q_htb.c: rate / hz, and an mtu of 1600).
+    words = class_words(now, lambda rate: 1600 + rate // 10**9)
+    if words is None or not any(item.get("burst") for item in words["classes"]):
+        return words
+    return class_words(now, lambda rate: 0)
+
+
+def class_words(now: Words, usual: Callable[[int], int] | None = None) -> Words | None:
     """Return an htb tree as intent writes it, None where it has no words for it.
 
-    The kernel knows no names: they are numbers. Order is that of the filters.
+    The kernel knows no names: they are numbers. Order is that of the filters. ``usual`` is the
+    burst that goes without saying for a rate; without it none is said.
     """
     leaves: dict[int, Any] = now["leaves"]
     matches: dict[int, Words] = {}
@@ -342,10 +368,12 @@ def class_words(now: Words) -> Words | None:
     found: Words = {"classes": []}
     order = [*matches, *(handle for handle in sorted(leaves) if handle not in matches)]
     for handle in order:
-        rate, ceil, priority, _ = leaves[handle]
+        rate, ceil, priority, burst = leaves[handle]
         words: Words = {"name": f"class-{handle & 0xFFFF:x}", "rate": rate_words(rate)}
         if ceil != rate:
             words["ceil"] = rate_words(ceil)
+        if usual is not None and not _near(burst, usual(rate), 2 + rate / 10**7):
+            words["burst"] = size_words(_tidy(burst))
         if priority:
             words["priority"] = priority
         if handle in matches:

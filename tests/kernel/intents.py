@@ -10,6 +10,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from fleet.host.registry import DEVICES
+
 Intent = dict[str, Any]
 NICS = ("n0", "n1", "n2")
 TABLE = 100
@@ -19,12 +21,35 @@ _SYSCTLS = {
     "net.ipv4.conf.n0.arp_ignore": ("0", "1", "2"),
     "net.ipv4.tcp_rmem": ("4096 131072 6291456", "4096 1048576 67108864"),
 }
+#: Of the inet and ip families.
 _RULES = (
     "chain c { type filter hook input priority 0; policy accept; tcp dport 23 counter drop; }",
     "chain c { type filter hook forward priority 0; policy accept; ct state invalid drop; }",
     "set s { type ipv4_addr; elements = { 198.18.1.1, 198.18.1.2 }; }\n"
     "chain c { type filter hook output priority 0; ip daddr @s limit rate 5/second accept; }",
 )
+_BRIDGE_RULES = (
+    "chain c { type filter hook forward priority 0; policy accept; ether type arp accept; }",
+    "set m { type ether_addr; elements = { 02:00:00:00:06:01 }; }\n"
+    "chain c { type filter hook prerouting priority 5; policy accept; ether saddr @m drop; }",
+)
+_POLICIES = (
+    {"isolate": True, "allow": [["198.18.1.1", "198.18.2.1"]]},
+    {"isolate": True, "allow": [["02:00:00:00:01:01", "02:00:00:00:01:02"]]},
+    {"block": [{"protocol": "tcp", "ports": [25, 445]}]},
+    {"limits": [{"packets": "100/second", "burst": 20}]},
+    {"anti_spoofing": {"tp0": {"macaddress": "02:00:00:00:06:02", "addresses": ["198.18.1.9"]}}},
+)
+_LIMITS = (
+    {"rate": "100mbit"}, {"rate": "2mbit", "burst": "32kb", "latency": "20ms"}, {"rate": "5gbit"},
+)  # fmt: skip
+_CLASSES = (
+    {"classes": [
+        {"name": "storage", "rate": "40mbit", "ceil": "90mbit", "priority": 0,
+         "match": {"destination": "198.18.40.0/24", "protocol": "tcp", "port": 3260}},
+        {"name": "rest", "rate": "50mbit", "priority": 1}], "default": "rest"},
+    {"classes": [{"name": "six", "rate": "9mbit", "match": {"source": "2001:2::/48"}}]},
+)  # fmt: skip
 _FLAGS = (
     "isolated", "learning", "flood", "mcast_flood", "bcast_flood", "hairpin", "guard",
     "root_block", "fastleave", "neigh_suppress", "locked",
@@ -80,12 +105,9 @@ class _Draft:
                 self.found[f"sysctl/{key}"] = {"value": self.one_of(*values)}
         for name in self.some_of(("inet/one", "ip/two")):
             self.found[f"nftables/{name}"] = {"rules": self.one_of(*_RULES)}
-        if self.chance(3):
-            self.found["policy/guests"] = {
-                "guests": ["tp*"], "isolate": self.chance(),
-                "block": [{"protocol": "tcp", "ports": [25]}],
-            }  # fmt: skip
+        self.more_tables()
         self.rules()
+        self.shaping()
         if inside:
             self.inside()
         return self.found
@@ -226,13 +248,15 @@ class _Draft:
         if lowers and self.chance():
             lower = self.one_of(*lowers)
             self.free.remove(lower)
-            for kind, name in (("macvlan", "mv0"), ("macvtap", "mt0")):
-                if self.chance():
-                    mode = self.one_of("private", "vepa", "bridge")
-                    self.number.setdefault(name, len(self.number) + 1)
-                    # macvlan_change_mtu(): at most the NIC's, which may still have 1400.
-                    mtu = {"mtu": self.one_of(1300, 1400)} if self.chance(3) else {}
-                    self.device(kind, name, link=lower, mode=mode, **mtu)
+            both = self.some_of((("macvlan", "mv0"), ("macvtap", "mt0")), 2)
+            for kind, name in sorted(both):
+                # macvlan_common_newlink(): one in passthru has the NIC for itself.
+                alone = () if len(both) > 1 else ("passthru",)
+                mode = self.one_of("private", "vepa", "bridge", "source", *alone)
+                self.number.setdefault(name, len(self.number) + 1)
+                # macvlan_change_mtu(): at most the NIC's, which may still have 1400.
+                mtu = {"mtu": self.one_of(1300, 1400)} if self.chance(3) else {}
+                self.device(kind, name, link=lower, mode=mode, **mtu)
         if self.chance(3):
             spec: dict[str, Any] = {"mode": "vxlan", "id": self.one_of(5, 6)}
             spec["remote"] = self.one_of("198.18.99.1", "198.18.99.2")
@@ -243,6 +267,11 @@ class _Draft:
                 spec["ttl"] = 9
             # vxlan_validate_mtu(): what it stands on may have 1400 itself.
             self.device("tunnel", "vx0", **spec, mtu=self.one_of(1300, 1350))
+            if self.chance():
+                entry: dict[str, Any] = {"macaddress": "02:00:00:00:09:99", "remote": "198.18.99.3"}
+                if self.chance(3):
+                    entry["port"] = 4790
+                self.found["fdb/vx0"] = {"entries": [entry]}
 
     def up(self, name: str) -> bool:
         specs = [spec for key, spec in self.found.items() if key.rpartition("/")[2] == name]
@@ -259,6 +288,31 @@ class _Draft:
                 entry = {"address": address, "macaddress": mac}
                 self.found[f"neighbour/{name}"] = {"entries": [entry]}
 
+    def more_tables(self) -> None:
+        if self.chance(4):
+            self.found["nftables/bridge/three"] = {"rules": self.one_of(*_BRIDGE_RULES)}
+        if self.chance(5):
+            chain = "type filter hook ingress device n1 priority 0; policy accept;"
+            rules = f"chain c {{ {chain} ip saddr 198.18.99.9 drop; }}"
+            self.found["nftables/netdev/four"] = {"rules": rules}
+        for name in self.some_of(("guests", "more"), 2):
+            self.found[f"policy/{name}"] = {"guests": ["tp*"], **self.one_of(*_POLICIES)}
+
+    def shaping(self, most: int = 2) -> None:
+        names = [key.rpartition("/")[2] for key in self.found if key.partition("/")[0] in DEVICES]
+        for name in self.some_of(sorted({*names, "n2"} if "vf" not in names else names), most):
+            spec: dict[str, Any] = {}
+            if self.chance():
+                spec["ingress"] = self.one_of(*_LIMITS)
+            if self.chance() or not spec:
+                whole = self.one_of("egress", "classes")
+                spec |= (
+                    {"egress": self.one_of(*_LIMITS)}
+                    if whole == "egress"
+                    else self.one_of(*_CLASSES)
+                )
+            self.found[f"shaping/{name}"] = spec
+
     def rules(self) -> None:
         for number in self.some_of(range(1, 4)):
             source = f"198.18.{number}.0/24"
@@ -269,10 +323,21 @@ class _Draft:
     def inside(self) -> None:
         """Put something into the namespace: the end of the pair, and what stands on it."""
         own = _Draft(self.draw, self.name)
-        own.number = {"vf": 50, "brn": 51}
+        own.number = {"vf": 50, "brn": 51, "tpn": 52, "mvn": 53, "vxn": 54}
         own.device("veth", "vf", peer="ve", peer_namespace="host")
+        if own.chance(3):
+            own.device("tap", "tpn", owner="12")
         if own.plain("vf") and own.chance():
             own.device("bridge", "brn", interfaces=["vf"])
+            if own.chance():
+                own.found["fdb/vf"] = {"entries": [{"macaddress": "02:00:00:00:09:50"}]}
+        elif own.chance() and own.up("vf"):
+            own.device("macvlan", "mvn", link="vf", mode="bridge")
+        if own.chance(3):
+            own.device("tunnel", "vxn", id=7, remote="198.18.99.4", mtu=1300)
+        own.entries()
+        own.rules()
+        own.shaping(1)
         if own.chance():
             own.found["sysctl/net.ipv4.ip_forward"] = {"value": own.one_of("0", "1")}
         if own.chance(3):

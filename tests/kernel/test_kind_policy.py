@@ -46,18 +46,63 @@ def test_isolation_and_pairs(guests: Guests) -> None:
     assert guests.reaches(1, 2)
     assert guests.reaches(2, 1)
     assert not guests.reaches(1, 3)
-    macs = ["52:54:00:00:00:01", "52:54:00:00:00:03"]
-    host.roll({"policy/all": {"isolate": True, "allow": [macs]}})
-    # The pair names its frames; who has an address is asked by broadcast, which is no pair's.
-    for one, other in ((1, 3), (3, 1)):
-        guests.spaces[one - 1].ip(
-            f"neigh replace 198.18.0.{other} lladdr 52:54:00:00:00:0{other} dev eth0"
-        )
-    assert guests.reaches(1, 3)
-    assert not guests.reaches(1, 2)
     plan = host.roll({})
     assert [c.key for c in plan.changes] == ["policy/all"]
     assert guests.reaches(1, 2)
+
+
+def forget(guests: Guests) -> None:
+    """Take every neighbour that a guest has learned from it."""
+    for guest in guests.spaces:
+        guest.ip("neigh flush all")
+
+
+SIX = "2001:2:0:9::"
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ["52:54:00:00:00:01", "52:54:00:00:00:02"],
+        ["198.18.0.1", "198.18.0.2"],
+        [f"{SIX}1", f"{SIX}2"],
+    ],
+    ids=["mac", "ipv4", "ipv6"],
+)
+def test_a_pair_finds_each_other(guests: Guests, pair: list[str]) -> None:
+    """Who may talk may also ask where the other is, by ARP and by neighbour discovery."""
+    for number, guest in enumerate(guests.spaces, 1):
+        guest.ip(f"addr add {SIX}{number}/64 dev eth0 nodad")
+    addresses = ["198.18.0.", SIX] if pair[0].startswith("52") else [pair[0][:-1]]
+    host = guests.host
+    policy = {"policy/all": {"isolate": True, "allow": [pair]}}
+    host.roll(policy)
+    for start in addresses:
+        for one, other in ((1, 2), (2, 1)):
+            forget(guests)
+            assert guests.spaces[one - 1].pings(f"{start}{other}", 2)
+        for one, other in ((1, 3), (3, 1), (2, 3), (3, 2)):
+            forget(guests)
+            assert not guests.spaces[one - 1].pings(f"{start}{other}", 0.3)
+    assert not host.plan(policy).changes
+
+
+def test_a_pair_is_asked_for_at_its_port_alone(guests: Guests) -> None:
+    """A third guest that has been heard is not told what a pair asks by broadcast."""
+    host = guests.host
+    macs = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
+    host.roll({"policy/all": {"isolate": True, "allow": [macs]}})
+    guests.reaches(3, 1)
+    with guests.spaces[2].system.enter():
+        third = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
+    with third:
+        third.bind(("eth0", 0x0806))
+        third.settimeout(0.2)
+        for one, other in ((1, 2), (2, 1)):
+            forget(guests)
+            assert guests.reaches(one, other)
+        with pytest.raises(TimeoutError):
+            third.recv(100)
 
 
 def test_blocked_ports(guests: Guests) -> None:

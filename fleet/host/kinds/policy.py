@@ -8,6 +8,7 @@ blocked ports, then allowed pairs, then isolation.
 from __future__ import annotations
 
 from fleet.host.change import DELETE, amended
+from fleet.host.kernel import ip
 from fleet.host.spec import ON_HOST, decode, spec
 from fleet.host.tables import ruleset, table_diff
 
@@ -103,11 +104,20 @@ def rules_of(policy: Policy) -> str:
     for block in policy.block:
         ports = _set(str(port) for port in block.ports)
         forwarding.append(f"oifname {guests} {block.protocol} dport {ports} drop")
+    members = sorted({each for pair in policy.allow for each in pair if _is_mac(each)})
+    if members:
+        sets += [_places(name) for name in (HEARD, *(_place(mac) for mac in members))]
+        entering += _learning(guests, members)
+        entering.append(f"iifname {guests} update @{HEARD} {{ iifname }}")
     for one, other in policy.allow:
         forwarding += [*_pair(one, other), *_pair(other, one)]
+    if members:
+        asks = f"ether saddr {_set(members)} oifname {guests} oifname != @{HEARD}"
+        forwarding.append(f"{asks} jump {ASKING}")
     if policy.isolate:
         forwarding.append(f"iifname {guests} oifname {guests} drop")
     chains = [
+        _ASKING if members else "",
         _chain("prerouting", -300, entering) if entering else "",
         _chain("forward", 0, forwarding) if forwarding else "",
     ]
@@ -141,16 +151,54 @@ def _spoofing(policy: Policy) -> list[str]:
 
 
 def _pair(one: str, other: str) -> list[str]:
-    if one.count(":") == 5 and len(one) == 17:
-        return [f"ether saddr {one} ether daddr {other} accept"]
+    if _is_mac(one):
+        return [
+            f"ether saddr {one} ether daddr {other} accept",
+            f"ether saddr {one} oifname @{_place(other)} jump {ASKING}",
+        ]
     if ":" in one:
-        # Neighbour discovery goes to multicast groups, so only its answers name the pair.
-        solicit = f"ip6 saddr {one} icmpv6 type nd-neighbor-solicit accept"
+        group = _solicited(other)
+        solicit = f"ip6 saddr {one} ip6 daddr {group} icmpv6 type nd-neighbor-solicit accept"
         return [f"ip6 saddr {one} ip6 daddr {other} accept", solicit]
     return [
         f"ip saddr {one} ip daddr {other} accept",
         f"arp saddr ip {one} arp daddr ip {other} accept",
     ]
+
+
+# Who asks for a neighbour's MAC address asks everybody, so no frame names the pair. Such a question
+# goes out of the ports that the other one was heard at, and of those that nobody was heard at yet:
+# a guest that has not sent anything can be asked, and no third one can be told a wrong answer.
+HEARD, ASKING = "heard", "asking"
+_ASKING = f"""chain {ASKING} {{
+\tether daddr ff:ff:ff:ff:ff:ff arp operation request accept
+\ticmpv6 type nd-neighbor-solicit accept
+}}"""
+
+
+def _is_mac(text: str) -> bool:
+    return len(text) == 17 and text.count(":") == 5
+
+
+def _place(mac: str) -> str:
+    return f"at-{mac.replace(':', '-')}"
+
+
+def _places(name: str) -> str:
+    # Together they forget: else who was silent for an hour could no more be asked.
+    return f"set {name} {{\n\ttype ifname\n\tsize 65535\n\tflags dynamic,timeout\n\ttimeout 1h\n}}"
+
+
+def _learning(guests: str, members: list[str]) -> list[str]:
+    return [
+        f"iifname {guests} ether saddr {mac} update @{_place(mac)} {{ iifname }}" for mac in members
+    ]
+
+
+def _solicited(address: str) -> str:
+    """RFC 4291, 2.7.1: the group that an IPv6 address is asked for in."""
+    low = ip.number(address)
+    return ip.normal(f"ff02::1:ff{low >> 16 & 0xFF:02x}:{low & 0xFFFF:x}")
 
 
 def names(observation: Observation) -> list[str]:

@@ -101,7 +101,7 @@ def rollout(
         typer.Option(
             "--allow",
             metavar="IMPACT,…",
-            help="Permit drain, reboot, or one resource by name (veth/vm7).",
+            help="Permit drain, reboot, foreign (what is others'), or one resource (veth/vm7).",
             show_default=False,
         ),
     ] = (),  # type: ignore[assignment]

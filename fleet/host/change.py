@@ -52,7 +52,7 @@ class Change:
     that provide it, and means nothing where no change of the plan provides it. ``touches`` names
     the devices whose state this change alters: it is what the digest covers and a revert restores.
     ``NS|device`` is one of another namespace; ``nftables:family/table`` and ``namespace:NS`` are no
-    devices.
+    devices. ``takes`` names what is others' and is lost with it.
     """
 
     namespace: str = ""
@@ -68,6 +68,7 @@ class Change:
     provides: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     touches: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

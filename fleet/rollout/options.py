@@ -57,7 +57,7 @@ class Selection:
 
 
 #: An impact, or a resource's key: kind/name, or namespace:kind/name.
-_ALLOWED = re.compile(r"drain|reboot|([^:/]+:)?[a-z]+/\S.*")
+_ALLOWED = re.compile(r"drain|reboot|foreign|([^:/]+:)?[a-z]+/\S.*")
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class RolloutOptions:
     seconds are waited, and watched, after each wave. More than ``max_failures`` failed hosts, over
     all waves, stop it. ``confirm_timeout`` is the dead-man's deadline in seconds, which a host may
     lengthen and never shortens; None takes each host's ``fleet: confirm-timeout``. ``allow`` holds
-    ``drain``, ``reboot`` or keys of resources. ``on_failure`` says what happens to hosts already
-    committed once the budget is spent or a gate after a wave fails: ``stop`` leaves them,
-    ``revert`` takes them back.
+    ``drain``, ``reboot``, ``foreign`` or keys of resources. ``on_failure`` says what happens to
+    hosts already committed once the budget is spent or a gate after a wave fails: ``stop`` leaves
+    them, ``revert`` takes them back.
     """
 
     canary: int = 1
@@ -95,7 +95,8 @@ class RolloutOptions:
         for word in self.allow:
             if not _ALLOWED.fullmatch(word):
                 raise UsageError(
-                    f"--allow {word!r}: allow drain, reboot, or one resource such as veth/vm7"
+                    f"--allow {word!r}: allow drain, reboot, foreign, or one resource "
+                    "such as veth/vm7"
                 )
 
     @classmethod

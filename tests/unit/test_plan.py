@@ -218,3 +218,4 @@ def test_a_route_that_goes_with_the_last_address_is_told() -> None:
     """The kernel drops a device's routes with its last address: the plan says which, before."""
     found = plan_from(state({"ethernet/eth0": {"addresses": []}}), {}, Observed(host()))
     assert [change.reason for change in found.changes] == ["takes the route to default along"]
+    assert [change.takes for change in found.changes] == [("the route to default",)]

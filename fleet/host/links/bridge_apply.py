@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleet.host.change import CREATE
 from fleet.host.links import link_apply
+from fleet.host.links.neighbours_apply import keeping_neighbours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _port(system: System, change: Change) -> None:
     try:
         # br_stp_recalculate_bridge_id(): the bridge's MAC follows its ports', and its permanent
         # neighbours go with the old one.
-        with link_apply.keeping_neighbours(system, own):
+        with keeping_neighbours(system, own):
             system.route.link("set", index=link_apply.index_of(system, port), master=master)
     except NetlinkError as error:
         raise link_apply.refused(change, error) from error

@@ -8,6 +8,7 @@ from fleet.host.change import CREATE, DELETE, HostError
 from fleet.host.kernel import ip
 from fleet.host.kernel.system import path_of_namespace
 from fleet.host.links.address import by_subnet, listed
+from fleet.host.links.neighbours_apply import keeping_neighbours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ FOREVER = 0xFFFFFFFF
 #: include/uapi/linux/if_addr.h
 NODAD = 0x02
 _RT_SCOPE_LINK = 253
-#: include/uapi/linux/neighbour.h
-_NUD_PERMANENT = 0x80
 
 
 def apply(system: System, change: Change) -> None:
@@ -45,6 +44,10 @@ def apply(system: System, change: Change) -> None:
         from fleet.host.links.route_apply import apply_route
 
         apply_route(system, change)
+    elif word == "neighbours":
+        from fleet.host.links.neighbours_apply import carry
+
+        carry(system, change)
     elif word == "set-name":
         _rename(system, change)
     else:
@@ -204,25 +207,18 @@ def keeping(system: System, index: int, but: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def keeping_neighbours(system: System, index: int) -> Iterator[None]:
-    """Put back the permanent neighbours that the kernel drops from a device during a step."""
-    before = _permanent(system, index)
-    yield
-    now = _permanent(system, index) if before else {}
-    for (family, address), mac in before.items():
-        if (family, address) not in now:
-            arguments = {"dst": address, "lladdr": mac, "ifindex": index, "family": family}
-            system.route.neigh("replace", state=_NUD_PERMANENT, **arguments)
+def keeping_others(system: System, index: int) -> Iterator[None]:
+    """Put back what the kernel drops with an IPv4 address and what is possible without it.
 
+    With the last one go all routes of the device, and its neighbours (fib_disable_ip in
+    net/ipv4/fib_frontend.c). A route stays away whose gateway was in the address's subnet.
+    """
+    from fleet.host.links.route_apply import replay, routes_of
 
-def _permanent(system: System, index: int) -> dict[tuple[int, str], str]:
-    found: dict[tuple[int, str], str] = {}
-    for family in (2, 10):
-        for message in system.route.get_neighbours(family=family, ifindex=index):
-            mac = message.get_attr("NDA_LLADDR")
-            if message["ifindex"] == index and message["state"] & _NUD_PERMANENT and mac:
-                found[family, message.get_attr("NDA_DST")] = mac
-    return found
+    routes = routes_of(system, index)
+    with keeping_neighbours(system, index):
+        yield
+    replay(system, routes, routes_of(system, index))
 
 
 def messages(system: System, index: int) -> list[Any]:
@@ -282,7 +278,8 @@ def _addresses(system: System, change: Change) -> None:
         if isinstance(change.before, list):
             _reorder(system, index, change.before, change.after)
         elif change.after is None:
-            _take(system, change.touches[0], index, _text(change.before))
+            with keeping_others(system, index):
+                _take(system, change.touches[0], index, _text(change.before))
         elif change.before is None:
             _give(system, index, change.after)
         else:

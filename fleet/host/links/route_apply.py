@@ -125,9 +125,10 @@ def replay(system: System, before: list[Any], now: list[Any]) -> None:
     from pyroute2.netlink.exceptions import NetlinkError
 
     present = {_identity(message) for message in now}
-    for message in before:
-        if _identity(message) in present:
-            continue
+    lost = [message for message in before if _identity(message) not in present]
+    # What leads to a gateway comes before what goes through it.
+    lost.sort(key=lambda message: message.get_attr("RTA_GATEWAY") is not None)
+    for message in lost:
         attributes = {name: value for name, value in message["attrs"] if name != "RTA_CACHEINFO"}
         fields = {
             name: message[name]

@@ -75,24 +75,43 @@ def _on_top(observation: Observation) -> dict[str, list[str]]:
 
 
 def allowed(changes: Iterable[Change], allow: Iterable[str]) -> tuple[Problem, ...]:
-    """Return a problem for each change that cannot be undone and that nobody allowed.
+    """Return a problem for each change that cannot be undone, or takes along what is others',
+    and that nobody allowed.
 
-    ``allow`` holds impacts (``drain``, ``reboot``) and keys of resources. To allow ``reboot``
-    does not allow ``drain``: guests are in no plan for a reboot.
+    ``allow`` holds impacts (``drain``, ``reboot``), ``foreign`` for what is others', and keys of
+    resources. To allow ``reboot`` does not allow ``drain``: guests are in no plan for a reboot.
     """
+    permitted = set(allow)
+    found: list[Problem] = []
+    for change in changes:
+        final = IMPACTS.index(change.impact) >= IMPACTS.index("drain")
+        if final and not permitted & {change.impact, change.key}:
+            found.append(_final(change))
+        if change.takes and not permitted & {"foreign", change.key}:
+            found.append(_takes(change))
+    return tuple(found)
+
+
+def _final(change: Change) -> Problem:
     from fleet.host.change import Problem
 
-    permitted = set(allow)
-    return tuple(
-        Problem(
-            change.key,
-            change.what,
-            "nothing that cannot be undone",
-            f"a change of impact {change.impact}"
-            + (f" with guests {', '.join(change.guests)}" if change.guests else ""),
-            f"move the guests away, or allow it: --allow {change.impact} or --allow {change.key}",
-        )
-        for change in changes
-        if IMPACTS.index(change.impact) >= IMPACTS.index("drain")
-        and not permitted & {change.impact, change.key}
+    return Problem(
+        change.key,
+        change.what,
+        "nothing that cannot be undone",
+        f"a change of impact {change.impact}"
+        + (f" with guests {', '.join(change.guests)}" if change.guests else ""),
+        f"move the guests away, or allow it: --allow {change.impact} or --allow {change.key}",
+    )
+
+
+def _takes(change: Change) -> Problem:
+    from fleet.host.change import Problem
+
+    return Problem(
+        change.key,
+        change.what,
+        "nothing that is others' to be lost",
+        f"it takes {', '.join(change.takes)} along",
+        f"name it where it shall be, or allow it: --allow foreign or --allow {change.key}",
     )

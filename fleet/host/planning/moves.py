@@ -18,6 +18,7 @@ from fleet.host.links.route import (
     token_of,
     written,
 )
+from fleet.host.planning import along
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,14 +200,17 @@ def restore_routes(draft: Draft, moved: dict[str, tuple[str, str, str]]) -> None
         for route in of_device(draft.observation.routes, device):
             if _goes(draft, device, route, targets):
                 _restore(draft, device, route, targets.get(device, []))
+    along.see_to_neighbours(draft, changed, targets)
     _check_places(draft)
 
 
 def _goes(
     draft: Draft, device: str, route: dict[str, Any], targets: dict[str, list[tuple[str, str]]]
 ) -> bool:
-    """Say whether a route can stay where it is, given where the addresses go."""
+    """Say whether a route goes, or should, given where the addresses go."""
     if device in draft.gone():
+        return True
+    if _loses_source(draft, device, route):
         return True
     places = [text for _, text in targets.get(device, []) if ip.family(text) == route["family"]]
     via = route.get("via")
@@ -230,6 +234,18 @@ def _goes(
             else:
                 have.discard(text)
     return not any(ip.family(text) == 4 for text in have)
+
+
+def _loses_source(draft: Draft, device: str, route: dict[str, Any]) -> bool:
+    """Say whether the address that a route sends from goes, and to no other device of the host.
+
+    Then the kernel drops the route (fib_sync_down_addr in net/ipv4/fib_semantics.c).
+    """
+    source = route.get("from")
+    if not source or _leaving(draft, device, source) is None:
+        return False
+    given = {token for change in draft.of("addresses") for token in change.provides}
+    return draft.token("address", source) not in given
 
 
 def _restore(
@@ -262,18 +278,10 @@ def _restore(
     target = next((t for t, text in targets if via is None or ip.inside(via, text)), None)
     if target is not None:
         _carry(draft, device, route, target)
-    else:
-        _take_along(draft, device, route)
-
-
-def _take_along(draft: Draft, device: str, route: dict[str, Any]) -> None:
-    """Say of the address that goes that a route nobody named goes with it."""
-    leaving = (c for c in draft.of("addresses") if c.touches[0] == device and c.after is None)
-    removal = next(leaving, None)
-    if removal is not None:
-        table = "" if route["table"] == 254 else f" of table {route['table']}"
-        words = f"takes the route to {route['to']}{table} along"
-        draft.amend(removal, reason="; ".join(filter(None, (removal.reason, words))))
+        return
+    table = "" if route["table"] == 254 else f" of table {route['table']}"
+    if not along.stays(draft, device, route, of_device(draft.observation.routes, device)):
+        along.tell(draft, device, f"the route to {route['to']}{table}")
 
 
 def _key(change: Change) -> Key:

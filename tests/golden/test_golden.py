@@ -17,7 +17,9 @@ from fleet.host.state import decode_state
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 from observed import Observed
 
-CASES = sorted(Path(__file__).parent.glob("*/*.yaml"))
+#: Those of test_golden_tables.py.
+TABLES = ("nftables", "policy")
+CASES = sorted(p for p in Path(__file__).parent.glob("*/*.yaml") if p.parent.name not in TABLES)
 
 
 def words(change: Change) -> str:

@@ -51,6 +51,8 @@ class Observation:
         self.namespace = system.namespace
         self.management: list[Words] = []
         self.aliases: dict[str, str] = {}
+        #: Of the host's own namespace: tables found to mean what intent says; see tables.proven.
+        self.proven: dict[str, str] = {}
         self._parts: dict[str, Any] = {}
         self._sysctls: dict[str, str | None] = {}
         #: The host's own namespace, from which the others were reached.

@@ -218,8 +218,10 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     changes = table_diff.diff_table(
         resource, table_of(resource.name), rules_of(policy), observation
     )
+    if not (changes and policy.allow):
+        return changes
     rejecting = table_diff.rejecting(observation, table_of(resource.name))
-    if not (changes and policy.allow and rejecting):
+    if not rejecting:
         return changes
     words = f"{', '.join(rejecting)} may still reject what the pairs of allow accept"
     return [amended(c, reason="; ".join(filter(None, (c.reason, words)))) for c in changes]

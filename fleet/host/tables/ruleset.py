@@ -106,7 +106,14 @@ def live(system: System, name: str) -> list[Any] | None:
     """Return what the kernel's table means now, None where there is none."""
     require(system, f"nftables/{name}")
     done = system.run([NFT, "-j", "list", "table", *split(name)], check=False)
-    return None if done.code else meaning(wire.loads(done.out))
+    if done.code:
+        return None
+    try:
+        return meaning(wire.loads(done.out))
+    except ValueError:
+        # nft 1.0.6 breaks off its JSON at a table's flags.
+        plain = system.run([NFT, "-s", "list", "table", *split(name)])
+        return [["table", plain.out]]
 
 
 def meaning(document: dict[str, Any]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.host.change import CREATE, DELETE, UPDATE, HostError
 from fleet.host.links.steps import Steps
-from fleet.host.tables import ruleset
+from fleet.host.tables import proven, ruleset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +18,15 @@ def diff_table(resource: Resource, name: str, rules: str, observation: Observati
 
     Raises HostError where the kernel refuses the rules, and where they would cut off management.
     """
-    from fleet.host.tables.rehearsal import rehearse  # not needed where nothing differs
-
+    if proven.holds(observation, name, rules):
+        return []
+    proof = proven.Proof(observation)
     now = ruleset.live(observation.system, name) if observation.exists else None
     if now == ruleset.meaning_of(name, rules, observation):
+        proof.found_equal(name, rules)
         return []
+    from fleet.host.tables.rehearsal import rehearse  # not needed where nothing differs
+
     objection = rehearse(observation, {name: rules})
     if objection:
         raise HostError(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fleet.host.change import Change
+    from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
     from fleet.host.reverting.theirs import Watch
     from fleet.host.transactions.arm import Armed
@@ -262,22 +263,33 @@ def _change(system: System, change: Change) -> None:
 
 def verify(armed: Armed, system: System) -> list[Any]:
     """Observe until nothing is left to change or the settle budget ends; return what is left."""
+    from fleet.host.kernel.observation import Observation
     from fleet.host.planning import ledger
-    from fleet.host.planning.plan import make_plan
+    from fleet.host.planning.plan import plan_from
 
     entries = ledger.load(armed.transaction.paths.state)
     end = min(system.boottime() + armed.plan.settle, armed.deadline)
     pause = 0.01
     while True:
-        plan = make_plan(armed.state, entries, system)
+        observation = Observation(system)
+        plan = plan_from(armed.state, entries, observation)
         left = [each for each in plan.changes if each.action != "none"]
         if not left and not plan.problems:
+            _remember(observation)
             return []
         check_fence(armed.transaction, armed.token, system)
         if system.boottime() >= end:
             return [*encode(plan.problems), *(_difference(change) for change in left)]
         time.sleep(pause)
         pause = min(pause * 2, 0.25)
+
+
+def _remember(observation: Observation) -> None:
+    """Put on record what nft has just proven, so that audits need not run it."""
+    if observation.proven:
+        from fleet.host.tables import proven
+
+        proven.store(observation.system.root, observation.proven)
 
 
 def _difference(change: Change) -> dict[str, str]:

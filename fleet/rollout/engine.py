@@ -1,4 +1,7 @@
-"""The engine: one loop, many hosts; what the command line calls."""
+"""The engine: one loop, many hosts; what the command line calls.
+
+What only changing hosts needs is imported where it is used: an audit starts without it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fleet.errors import IntentError
-from fleet.plan_file import Reviewed
 from fleet.record.place import record_url, state_directory
-from fleet.record.writer import Record
-from fleet.rollout import again, controller, rolling, transactions
+from fleet.rollout import controller
 from fleet.rollout.dial import Dial, SSHDial, override
 from fleet.rollout.events import Event
 from fleet.rollout.nonce import Nonces
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
     from fleet.intent import Project
     from fleet.nornir import Tasks
+    from fleet.plan_file import Reviewed
+    from fleet.record.writer import Record
 
-Plans = Reviewed | Mapping[str, HostPlan]
+    Plans = Reviewed | Mapping[str, HostPlan]
 
 
 class Engine:
@@ -103,6 +106,8 @@ class Engine:
     def record(self) -> Record:
         """Return the record, its thread started: call it once hosts are being waited for."""
         if self._record is None:
+            from fleet.record.writer import Record
+
             state_directory(self.path)
             self._record = Record(record_url(self.path, self.config))
             self._record.start()
@@ -155,12 +160,16 @@ class Engine:
         SIGINT and SIGTERM are taken over meanwhile: the first begins no further host and settles
         what is in flight, the second returns at once; hosts still armed put themselves back.
         """
+        from fleet.rollout import again, rolling
+
         if resume:
             return await again.resume(self, resume)
         return await rolling.rollout(self, selection, options, reviewed)
 
     def stop(self, reason: str = "stopped by the operator") -> None:
         """Begin no further host; what is in flight is settled. What the first Ctrl-C does."""
+        from fleet.rollout import rolling
+
         rolling.stop(self, reason)
 
     async def audit(self, selection: Selection) -> dict[str, HostAudit]:
@@ -229,6 +238,8 @@ class Engine:
         nonce, which lies in a private file of the controller that armed it; raises UsageError
         where no host of the selection waits for it. Outcomes: committed, reverted, unknown, …
         """
+        from fleet.rollout import transactions
+
         return await transactions.confirm(self, transaction, selection)
 
     async def revert(
@@ -244,6 +255,8 @@ class Engine:
         to the state before it, with its own waves, gates and confirms. Raises UsageError for a
         run that neither the record nor a host knows.
         """
+        from fleet.rollout import transactions
+
         return await transactions.revert(self, target, selection, options)
 
     async def run_task(self, name: str, selection: Selection, **arguments: Any) -> AggregatedResult:

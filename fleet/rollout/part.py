@@ -18,7 +18,6 @@ from fleet.errors import FleetError, HostUnreachable
 from fleet.host import wire
 from fleet.host.change import Plan, Problem
 from fleet.host.planning.digest import sha256
-from fleet.record.writer import HostEnd
 from fleet.report.text import clean
 from fleet.rollout import outcome as words
 from fleet.rollout.events import Event, HostEnded, HostPhase
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from nornir.core.task import Task
 
     from fleet.nornir import Tasks
-    from fleet.record.writer import Record
+    from fleet.record.writer import HostEnd, Record
     from fleet.rollout.dial import Dial, Session
     from fleet.rollout.nonce import Nonces
 
@@ -302,6 +301,8 @@ class Part:
             self.shared.ended(self.outcome)
 
     def _entry(self, end: HostOutcome) -> HostEnd:
+        from fleet.record.writer import HostEnd
+
         phases = tuple((each.name, each.began, each.took) for each in self.timings)
         return HostEnd(
             end.host,

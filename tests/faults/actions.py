@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .places import Fault
+from .places import TAKES, Fault
 from .scenarios import SCENARIOS
 from .world import Helper, HelperFailed, World
 
@@ -30,6 +30,8 @@ class Striker:
         self.world, self.fault = world, fault
         self.dice = random.Random(fault.seed)
         self.reached = False
+        #: The controller was killed: it asks and confirms nothing more.
+        self.dead = False
         self.stopped: list[int] = []
         self.filled: list[str] = []
         self.unblock: Callable[[], None] | None = None
@@ -75,10 +77,14 @@ class Striker:
         if action in errno.errorcode.values():
             return f"raise {getattr(errno, action)}"
         kind, _, rest = action.partition("-")
+        pid = pid or (self.main.pid if self.main else 0)
         if kind == "kill":
             self._kill(pid, rest)
         elif kind == "stop":
             self._stop([pid] if not rest else self._dogs(rest))
+        elif kind == "clock":
+            days = {"back": -400, "forward": 400}[rest]
+            (self.world.root / "run/faults-clock").write_text(str(days * 86400))
         elif kind == "hand":
             self.hand(rest)
         else:
@@ -94,6 +100,13 @@ class Striker:
             chosen = [pid]
         elif word == "helper-and-watchdog":
             chosen = [pid, *self._dogs("watchdog")]
+        elif word == "controller":
+            self._vanish()
+            chosen = []
+        elif word.startswith("controller-and-"):
+            self._vanish()
+            rest = word.removeprefix("controller-and-")
+            chosen = [pid] if rest == "helper" else self._dogs(rest)
         elif word == "everything":
             chosen = [pid, *self._dogs("watchdogs"), *([self.main.pid] if self.main else [])]
         else:
@@ -120,6 +133,18 @@ class Striker:
         if self.main is not None:
             self.main.cut()
 
+    def _vanish(self) -> None:
+        """What a killed controller is to the host: every pipe of its session is closed."""
+        self.dead = True
+        if self.main is not None:
+            self.main.vanish()
+
+    def _twice(self) -> None:
+        """The network, or somebody with the channel, says the last message once more."""
+        if self.main is not None and self.main.last:
+            with suppress(EOFError):
+                self.main.write(self.main.last)
+
     def _block_new(self) -> None:
         self._block("ct state new tcp dport 22 drop")
 
@@ -128,18 +153,24 @@ class Striker:
 
     def _block(self, rule: str) -> None:
         """Between host and controller, so that it is no change of the host."""
-        table = f"table ip block {{ chain f {{ type filter hook forward priority 0; {rule}; }}; }}"
-        self.world.enter(self.world.router, "nft", table)
+        chains = "".join(
+            f"chain {hook} {{ type filter hook {hook} priority 0; {rule}; }}; "
+            for hook in ("forward", "output", "input")
+        )
+        self.world.enter(self.world.router, "nft", f"table ip block {{ {chains} }}")
 
         def unblock() -> None:
             self.world.enter(self.world.router, "nft", "delete table ip block")
 
         self.unblock = unblock
 
-    def _second_controller(self) -> None:
+    def _second_controller_other(self) -> None:
+        self._second_controller(SCENARIOS["mtu"].state)
+
+    def _second_controller(self, state: Any = None) -> None:
         """Somebody else rolls out the same, or another, state now: never two at a time."""
         other = self.world.helper()
-        state = SCENARIOS[self.fault.scenario].state
+        state = state or SCENARIOS[self.fault.scenario].state
         try:
             digest = other.call("plan", state=state)["plan"]["digest"]
             # A short deadline: where it is let in, it goes back by itself.
@@ -150,6 +181,7 @@ class Striker:
                 nonce_hash="0" * 64,
                 deadline=0.5,
                 owner="second@desk",
+                allow=["foreign", "drain"],
             )
         except (HelperFailed, EOFError):
             pass
@@ -239,17 +271,24 @@ class Striker:
                         f"ip address del 198.18.79.1/32 dev {device}"),
             "neighbour": (f"ip neigh add 198.18.0.99 lladdr 02:00:00:00:09:09 dev {device} "
                           "nud permanent", "ip neigh show nud permanent", "198.18.0.99 ",
-                          f"ip neigh del 198.18.0.99 dev {device}"),
+                          "ip neigh flush nud permanent to 198.18.0.99"),
             "sysctl": (f"sysctl -qw net.ipv4.conf.{beside}.arp_ignore=2",
                        f"sysctl net.ipv4.conf.{beside}.arp_ignore", "= 2",
                        f"sysctl -qw net.ipv4.conf.{beside}.arp_ignore=0"),
             "alias": (f"ip link set {beside} alias by-hand",
                       f"ip link show {beside}", "alias by-hand",
                       f"ip link set {beside} alias ''"),
+            # What was there before: a revert puts it back, whoever took it away.
+            "down": (f"ip link set {device} down", "", "", ""),
+            "take": (f"ip address flush dev {device} scope global", "", "", ""),
+            "same": (f"ip link set {device} mtu 1450", "", "", ""),
         }[what]  # fmt: skip
         script, look, word, away = made
-        self.world.sh(script)
-        self.theirs.append((look, word, away))
+        self.world.sh(script, check=what not in TAKES)
+        # Intent names a device's addresses: one that the plan shows as going may go.
+        shown = self.fault.place == "plan.before" and what in scenario.exclusive
+        if look and not shown:
+            self.theirs.append((look, word, away))
 
     def lost(self) -> list[str]:
         """Return the hand changes that are gone, and take the rest away again."""

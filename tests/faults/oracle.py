@@ -19,8 +19,12 @@ sysctl -a -e -r '^net\.ipv4\.conf\..*\.(rp_filter|forwarding|arp_ignore|accept_r
 sysctl -a -e -r '^net\.ipv4\.conf\..*\.log_martians$'
 sysctl -a -e -r '^net\.ipv6\.conf\..*\.(hop_limit|disable_ipv6|mtu|forwarding)$'
 echo '#files'
-find /etc/sysctl.d -type f -printf '%p %m %U\n' -exec md5sum {} \; | sort
-ls -A /run/netns
+find /etc/sysctl.d -type f -printf '%p %m %U\n' -exec md5sum {} + | sort
+echo '#spaces'
+for space in $(ls -A /run/netns); do
+  echo $space; ip -n $space -br address; ip -n $space route; ip -n $space -6 route
+  ip netns exec $space sh -c 'nft list ruleset; sysctl net.ipv4.ip_forward'
+done
 """
 #: What passes by itself, or tells one host of two with the same configuration from the other.
 _NOISE = {
@@ -45,7 +49,7 @@ def picture(world: World) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in ("#addresses\n" + world.sh(_SCRIPT)).split("\n#"):
         name, _, text = part.lstrip("#").partition("\n")
-        if name in ("nft", "sysctls", "files"):
+        if name in ("nft", "sysctls", "files", "spaces"):
             lines = [re.sub(r" +$", "", line) for line in text.splitlines() if line.strip()]
             found[name] = lines
             continue

@@ -25,13 +25,26 @@ ERRORS = {
 #: Actions at a point by the process that passes it, and those that anybody may do meanwhile.
 PROCESS = (
     "kill", "kill-watchdog", "kill-watchdogs", "kill-helper-and-watchdog", "kill-everything",
-    "stop", "stop-watchdog", "stop-watchdogs", "cut",
+    "stop", "stop-watchdog", "stop-watchdogs", "cut", "kill-controller",
+    "kill-controller-and-helper", "kill-controller-and-watchdog", "kill-controller-and-watchdogs",
 )  # fmt: skip
 AROUND = (
-    "block-new", "block-all", "second-controller", "fill", "cut-journal", "flip-journal",
-    "flip-snapshot", "hand-rule", "hand-route", "hand-address", "hand-neighbour", "hand-sysctl",
-    "hand-alias", "forge-confirm", "revert",
+    "block-new", "block-all", "second-controller", "second-controller-other", "fill", "cut-journal",
+    "flip-journal", "flip-snapshot", "hand-rule", "hand-route", "hand-address", "hand-neighbour",
+    "hand-sysctl", "hand-alias", "forge-confirm", "revert", "clock-back", "clock-forward",
 )  # fmt: skip
+#: By hand, what was there before is taken away, on a device that the plan names.
+TAKES = ("down", "take", "same")
+#: Between the parts of each message of the controller, and around its connections.
+MESSAGES = (
+    *(
+        f"message.{op}.{part}"
+        for op in ("plan", "arm", "apply", "confirm")
+        for part in ("before", "half", "sent", "answered")
+    ),
+    "connect.before",
+    "connect.after",
+)
 RAISES = ("ENOSPC", "EIO", "EBUSY", "ENODEV", "ENOBUFS", "EINTR")
 
 
@@ -55,7 +68,7 @@ class Fault:
 def points(scenario: str) -> list[str]:
     """Return the named points of a scenario; what the host reads between has none."""
     changes = SCENARIOS[scenario].changes
-    found = ["plan.before", "plan.after"]
+    found = ["plan.before", "plan.after", *MESSAGES]
     for name in crash.POINTS:
         if "revert.round.*" in name:
             found += [name.replace("*", str(index)) for index in range(2)]
@@ -81,6 +94,8 @@ def _confirms(place: str, dice: random.Random) -> bool:
         ("confirm", "persist", "journal.CONFIRMED", "journal.PERSISTING", "journal.COMMITTED")
     ):
         return True
+    if place.startswith(("message.confirm", "connect")):
+        return True
     if place.startswith(("revert", "journal.REVERT")):
         return False
     return dice.random() < 0.7
@@ -101,6 +116,11 @@ def draw(seed: int, index: int) -> Fault:
         action = dice.choice([each for each in AROUND if each.startswith("hand")])
     else:
         own = _raises(place)
-        group = dice.choice([PROCESS, AROUND, *([own] if own else [])])
+        named = SCENARIOS[scenario].named and place.startswith("apply.")
+        takes = tuple(f"hand-{word}" for word in TAKES) if named else ()
+        again = ("twice",) if place.startswith("message.") else ()
+        group = dice.choice([PROCESS, AROUND, *(each for each in (own, takes, again) if each)])
         action = dice.choice(group)
+        if action in takes:
+            return Fault(scenario, place, action, number, confirms=False)
     return Fault(scenario, place, action, number, _confirms(place, dice))

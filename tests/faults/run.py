@@ -130,31 +130,35 @@ class Run:
             self._arm_and_apply(main)
         except (HelperFailed, EOFError) as error:
             self.notes.append(f"{type(error).__name__}: {error}")
-        if self.fault.confirms and not self.fault.scenario.startswith("nft"):
+        dead = self.striker is not None and self.striker.dead
+        # After an nftables ruleset that locks out it is tried, and must not be possible.
+        if not dead and (self.fault.confirms or self.fault.scenario.startswith("nft")):
             self._confirm()
-        elif self.fault.scenario.startswith("nft"):
-            self._confirm()  # tried, and must not be possible
 
     def _arm_and_apply(self, main: Helper) -> None:
         self._here("plan.before")
-        digest = main.call("plan", state=self.scenario.state)["plan"]["digest"]
+        digest = main.call("plan", at=self._here, state=self.scenario.state)["plan"]["digest"]
         self.digest = str(digest)
         self._here("plan.after")
         self.armed_at = now()
         main.call(
             "arm",
+            at=self._here,
             transaction="tx1",
             plan_digest=digest,
             deadline=self.seconds,
+            allow=list(self.scenario.allow),
             nonce_hash=hashlib.sha256(NONCE.encode()).hexdigest(),
             owner="ops@desk",
         )
-        main.call("apply", timeout=self.seconds + 1.5, transaction="tx1")
+        main.call("apply", timeout=self.seconds + 1.5, at=self._here, transaction="tx1")
 
     def _here(self, place: str) -> None:
-        if self.striker and self.fault.place == place:
+        if self.striker and self.fault.place == place and not self.striker.reached:
             self.striker.reached = True
             self.striker.strike(0)
+            if self.striker.dead:
+                raise EOFError("the controller was killed")
 
     def _trace(self, main: Helper) -> None:
         """Have strace strike at a system call of the helper, and of all that it starts."""
@@ -185,6 +189,13 @@ class Run:
             time.sleep(0.03)
         else:
             return
+        try:
+            self._dial_and_confirm()
+        except (HelperFailed, EOFError) as error:
+            self.notes.append(f"confirm: {type(error).__name__}: {error}")
+
+    def _dial_and_confirm(self) -> None:
+        self._here("connect.before")
         for _ in range(3):
             began = now()
             if self.world.reachable(self.scenario.after):
@@ -193,28 +204,31 @@ class Run:
             self.notes.append("unreachable: not confirmed")
             return
         helper = self.world.helper(connection=[began, self.scenario.after], **self.request())
-        try:
-            answer = helper.call(
-                "confirm",
-                timeout=4.0,
-                transaction="tx1",
-                plan_digest=self.digest,
-                nonce=NONCE,
-                address=self.scenario.after,
-            )
-            self.committed_here = answer["state"] == "COMMITTED"
-        except (HelperFailed, EOFError) as error:
-            self.notes.append(f"confirm: {type(error).__name__}: {error}")
+        if self.striker:
+            self.striker.main = helper
+        self._here("connect.after")
+        answer = helper.call(
+            "confirm",
+            timeout=4.0,
+            at=self._here,
+            transaction="tx1",
+            plan_digest=self.digest,
+            nonce=NONCE,
+            address=self.scenario.after,
+        )
+        self.committed_here = answer["state"] == "COMMITTED"
 
     # Afterwards
 
     def settle(self) -> float:
         """Wait for the end; play the unit where every watchdog is dead. Return the deadline."""
-        lease = self.world.sealed("run/fleet/tx1/lease")
-        deadline = float(lease.get("deadline") or now())
         striker, world_ = self.striker, self.world
-        asked = False
+        began, asked, lease = now(), False, self.lease()
+        deadline = float(lease.get("deadline") or began)
         while not end_of(world_) and now() < deadline + GRACE:
+            # A helper that was stopped before it armed does so when it wakes up.
+            lease = self.lease()
+            deadline = float(lease.get("deadline") or began)
             late = now() > deadline + 1.0
             if late and striker and striker.stopped:
                 striker.go_on()
@@ -223,6 +237,9 @@ class Run:
             if not asked and self.unit and (late or not lease) and not world_.watchdogs():
                 asked = True
                 self._recover(bool(lease))
+            begun = lease or journal_states(world_, "tx1") or self.fault.action.startswith("stop")
+            if not begun and (asked or not self.unit):
+                break  # nothing ever will be
             time.sleep(0.03)
         if striker:
             striker.go_on()
@@ -231,6 +248,9 @@ class Run:
         if self.unit and not end_of(world_):
             self._recover(True)
         return deadline
+
+    def lease(self) -> dict[str, Any]:
+        return self.world.sealed("run/fleet/tx1/lease")
 
     def _recover(self, by_unit: bool) -> None:
         request: dict[str, Any] = {"unit": ["recover"]} if by_unit else {}
@@ -248,12 +268,12 @@ def run(keys_: Keys, references: References, fault: Fault, unit: bool = True) ->
     began = time.monotonic()
     result = Result(asdict(fault), fault.point)
     scenario = SCENARIOS[fault.scenario]
-    hopeless = scenario.fails or scenario.name.startswith("nft")
+    hopeless = scenario.fails or scenario.refused or scenario.name.startswith("nft")
     reference = {} if hopeless else references.committed(scenario)
     with world(keys_) as made:
         scenario.begin(made)
         before = oracle.picture(made)
-        pings = Pings(made) if scenario.ports else None
+        pings = Pings(made) if scenario.pings else None
         each = Run(made, fault, reference)
         each.striker, each.unit = Striker(made, fault), unit
         try:
@@ -291,6 +311,10 @@ def judge(
     if not login:
         result.lockouts.append(f"no login at {address} by deadline + {GRACE:g} s")
     result.foreign += striker.lost()
+    if committed:
+        result.foreign += each.scenario.unmet(made)
+    if each.scenario.refused and result.outcome not in ("none", "ABANDONED"):
+        result.halves.append(f"{result.outcome}, where it had to be refused")
     if result.outcome not in (*TERMINAL, "none") or result.outcome == "REVERT_FAILED":
         result.halves.append(f"outcome {result.outcome}: {outcome.get('remaining')}")
     if result.outcome == "none" and journal_states(made, "tx1"):

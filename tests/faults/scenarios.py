@@ -37,6 +37,7 @@ class Scenario:
     #: Ports of guests that must stay in this bridge, and how many pings between them may be lost.
     bridge: str = ""
     ports: tuple[str, ...] = ()
+    pings: bool = False
     #: Seconds from arming to the revert: as few as a plan of that many changes can do with.
     deadline: float = 1.6
     prepare: Callable[[World], None] | None = None
@@ -45,15 +46,44 @@ class Scenario:
     #: Names for a hand change: a device the plan names, and one that merely depends on such.
     touched: str = "eth0"
     beside: str = "foreign0"
+    #: Whether the plan changes ``touched`` at all.
+    named: bool = True
+    #: What intent names of it exclusively, so that the plan shows what it takes from others.
+    exclusive: tuple[str, ...] = ()
+    #: What the operator allows.
+    allow: tuple[str, ...] = ()
+    #: The plan must not be carried out at all.
+    refused: bool = False
+    #: After a commit each of these words is in what its command prints.
+    expects: tuple[tuple[str, str], ...] = ()
+    #: A state that was committed before, so that the plan has something to take away.
+    committed: dict[str, Any] | None = None
+    #: The controller is on the host's own link, behind no router.
+    on_link: bool = False
 
     def begin(self, world: World) -> None:
         """Make a world what it is before the plan."""
         world.batch(FOREIGN + self.before)
         (world.root / "etc/sysctl.d/50-foreign.conf").write_text("net.ipv4.tcp_syncookies = 1\n")
         world.sh(f"nft '{FOREIGN_TABLE}'; {self.script}")
+        if self.on_link:
+            world.controller = world.router
         if self.prepare:
             self.prepare(world)
         world.wait_for_carriers()
+        if self.committed is not None:
+            world.commit(self.committed, OWN)
+            world.wait_for_carriers()
+        if self.name == "namespace-held":
+            world.hold_namespace("vm")
+
+    def unmet(self, world: World) -> list[str]:
+        """Return what should be so after a commit, and is not."""
+        return [
+            f"{word!r} is not in {command!r}"
+            for command, word in self.expects
+            if word not in world.sh(command, check=False)
+        ]
 
 
 def _state(*resources: tuple[str, dict[str, Any]], addresses: tuple[str, ...] = (OWN,)) -> Any:
@@ -71,6 +101,17 @@ def _state(*resources: tuple[str, dict[str, Any]], addresses: tuple[str, ...] = 
 
 def _plain(*addresses: str) -> list[dict[str, str]]:
     return [{"address": address} for address in addresses]
+
+
+def _taps(world: World) -> None:
+    """A bridge with the ports of twenty guests, each held by a process that has it open."""
+    world.batch("link add br1 address 02:00:00:00:02:ff type bridge\nlink set br1 up")
+    world.hold_taps(TAPS)
+    lines = (
+        f"link set {tap} address 02:00:00:00:05:{number:02x} master br1 up"
+        for number, tap in enumerate(TAPS)
+    )
+    world.batch("\n".join(lines))
 
 
 def _guests(world: World) -> None:
@@ -95,6 +136,7 @@ def _guests(world: World) -> None:
 
 
 PORTS = tuple(f"port{number}" for number in range(20))
+TAPS = tuple(f"tap{number}" for number in range(20))
 _ROUTE = [{"to": "default", "via": ROUTER}]
 _LEFT = tuple(f"net.ipv4.conf.many{n:02d}.log_martians" for n in range(16))
 _RIGHT = tuple(f"net.ipv6.conf.many{n:02d}.hop_limit" for n in range(13))
@@ -135,10 +177,87 @@ _add(
         ),
     )
 )  # fmt: skip
+_ON_BRIDGE = _state(
+    ("ethernet/eth0", {}),
+    ("bridge/br0", {
+        "interfaces": ["eth0"], "addresses": _plain(f"{OWN}/24"), "parameters": {"stp": False},
+    }),
+)  # fmt: skip
+_add(
+    Scenario(
+        "bridge-loose", changes=6, state=_ON_BRIDGE,
+        script="sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.default.rp_filter=2",
+    )
+)  # fmt: skip
+_add(Scenario("bridge-on-link", changes=6, state=_ON_BRIDGE, on_link=True))
+_add(
+    Scenario(
+        "bridge-others", changes=10, state=_ON_BRIDGE,
+        before=f"""
+            address add 2001:db8:6::5/64 dev eth0 nodad
+            route add 198.18.60.0/24 via {ROUTER} dev eth0 table 100 metric 5
+            route add 198.18.61.0/24 dev eth0 table 100
+            route add 198.18.62.0/24 via 198.18.61.9 dev eth0 onlink table 101
+            rule add from 198.18.60.0/24 lookup 100 priority 30100
+            neigh add 198.18.0.77 lladdr 02:00:00:00:07:07 dev eth0 nud permanent
+            neigh add 198.18.61.9 lladdr 02:00:00:00:07:09 dev eth0 nud permanent
+            neigh add 2001:db8:6::9 lladdr 02:00:00:00:07:0b dev eth0 nud permanent
+        """,
+        expects=(
+            ("ip route show table 100", f"198.18.60.0/24 via {ROUTER} dev br0"),
+            ("ip route show table 100", "198.18.61.0/24 dev br0"),
+            ("ip route show table 101", "198.18.62.0/24 via 198.18.61.9 dev eth0"),
+            ("ip neigh show nud permanent", "198.18.0.77 dev br0"),
+            ("ip neigh show nud permanent", "198.18.61.9 dev eth0"),
+            ("ip -6 neigh show nud permanent", "2001:db8:6::9 dev eth0"),
+            ("ip -6 address show dev eth0", "2001:db8:6::5"),
+        ),
+    )
+)  # fmt: skip
+_add(
+    Scenario(
+        "taps", changes=23, deadline=3.0, bridge="br1", ports=TAPS, prepare=_taps,
+        touched="br1", beside="tap7",
+        state=_state(
+            ("bridge/br1", {
+                "interfaces": list(TAPS), "mtu": 1400, "parameters": {"ageing_time": 200},
+                "ports": {tap: {"isolated": True, "cost": 50 + n} for n, tap in enumerate(TAPS)},
+            }),
+        ),
+    )
+)  # fmt: skip
+_WITHOUT = _state(("sysctl/net.ipv4.ip_forward", {"value": "1"}))
+_SPACE = [
+    {"namespace": "", "kind": "namespace", "name": "vm", "spec": {}},
+    {"namespace": "", "kind": "veth", "name": "v1", "spec": {
+        "peer": "e0", "peer_namespace": "vm", "addresses": _plain("198.18.2.1/24"),
+        "macaddress": "02:00:00:00:04:01"}},
+    {"namespace": "vm", "kind": "veth", "name": "e0", "spec": {
+        "peer": "v1", "peer_namespace": "host", "addresses": _plain("198.18.2.2/24"),
+        "macaddress": "02:00:00:00:04:02"}},
+    {"namespace": "vm", "kind": "sysctl", "name": "net.ipv4.ip_forward", "spec": {"value": "1"}},
+    {"namespace": "vm", "kind": "nftables", "name": "inet/own", "spec": {"rules": (
+        "chain input { type filter hook input priority 0; tcp dport 2222 drop; }\n"
+    )}},
+]  # fmt: skip
+_WITH = {**_WITHOUT, "resources": [*_WITHOUT["resources"], *_SPACE]}
+_add(
+    Scenario(
+        "namespace", changes=2, state=_WITHOUT, committed=_WITH, touched="v1", named=False,
+        expects=(("ls -A /run/netns; echo none", "none"),),
+    )
+)  # fmt: skip
+_add(
+    Scenario(
+        "namespace-held", changes=2, state=_WITHOUT, committed=_WITH, refused=True,
+        touched="v1", named=False,
+    )
+)  # fmt: skip
 _add(
     Scenario(
         "address",
         changes=3,
+        exclusive=("address", "route"),
         after=NEW,
         state=_state(
             ("ethernet/eth0", {"addresses": _plain(f"{NEW}/24"), "routes": _ROUTE}),
@@ -149,7 +268,7 @@ _add(
 )
 _add(
     Scenario(
-        "default-route", changes=2,
+        "default-route", changes=2, exclusive=("address", "route"),
         state=_state(
             ("ethernet/eth0", {
                 "addresses": _plain(f"{OWN}/24"), "routes": [{"to": "default", "via": SECOND}],
@@ -172,6 +291,8 @@ _add(
     Scenario(
         "address-off",
         changes=3,
+        exclusive=("address",),
+        allow=("foreign",),
         touched="eth1",
         before="""
             address add 198.18.5.5/24 dev eth1
@@ -192,7 +313,7 @@ _add(
 )
 _add(
     Scenario(
-        "guests", changes=23, deadline=3.0, bridge="br1", ports=PORTS, prepare=_guests,
+        "guests", changes=23, deadline=3.0, bridge="br1", ports=PORTS, prepare=_guests, pings=True,
         touched="br1", beside="port7",
         state=_state(
             ("bridge/br1", {
@@ -210,6 +331,7 @@ _add(
         changes=17,
         deadline=3.0,
         fails=True,
+        named=False,
         before=_MANY,
         beside="many00",
         state=_state(
@@ -223,12 +345,14 @@ _add(
     Scenario(
         "no-op",
         changes=0,
+        named=False,
+        exclusive=("address",),
         state=_state(("ethernet/eth0", {"addresses": _plain(f"{OWN}/24")})),
     )
 )
 _add(
     Scenario(
-        "nft-new", changes=1,
+        "nft-new", changes=1, named=False,
         state=_state(
             ("nftables/inet/site", {"rules": (
                 "chain input {\n type filter hook input priority 0; policy accept;\n"
@@ -240,7 +364,7 @@ _add(
 )  # fmt: skip
 _add(
     Scenario(
-        "nft-all", changes=1,
+        "nft-all", changes=1, named=False,
         state=_state(
             ("nftables/inet/site", {"rules": (
                 "chain input {\n type filter hook input priority 0; policy accept;\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,24 @@ read go
   -o MaxStartups=100 -E /run/sshd/log
 echo ready
 exec sleep 600
+"""
+
+
+#: IFF_TAP | IFF_NO_PI by TUNSETIFF; the device lives as long as the descriptor.
+HOLD_TAPS = """
+import fcntl, os, struct, sys, time
+for name in sys.argv[1:]:
+    opened = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(opened, 0x400454CA, struct.pack("16sH14x", name.encode(), 0x1002))
+print("ready", flush=True)
+time.sleep(600)
+"""
+HOLD_NAMESPACE = """
+import ctypes, os, sys, time
+space = os.open("/run/netns/" + sys.argv[1], os.O_RDONLY)
+assert ctypes.CDLL(None).setns(space, 0x40000000) == 0
+print("ready", flush=True)
+time.sleep(600)
 """
 
 
@@ -142,18 +161,43 @@ class Helper:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._out, self._read = out, b""
-        self._number = 0
-        self.open = True
+        self._number, self.last = 0, b""
+        self.open, self.vanished = True, False
 
-    def call(self, op: str, timeout: float = 6.0, **fields: Any) -> dict[str, Any]:
-        """Return the answer; raises HelperFailed, or EOFError where the helper is gone or late."""
-        end = time.monotonic() + timeout
+    def call(
+        self,
+        op: str,
+        timeout: float = 6.0,
+        at: Callable[[str], None] = lambda place: None,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """Return the answer; raises HelperFailed, or EOFError where the helper is gone or late.
+
+        ``at`` is told each place between a message's parts: before, half, sent, answered.
+        """
         self._number += 1
+        line = (json.dumps({"id": self._number, "op": op, **fields}) + "\n").encode()
+        half = len(line) // 2
+        at(f"message.{op}.before")
+        self.write(line[:half])
+        at(f"message.{op}.half")
+        self.write(line[half:])
+        self.last = line
+        at(f"message.{op}.sent")
+        answer = self._answer(time.monotonic() + timeout)
+        at(f"message.{op}.answered")
+        return answer
+
+    def write(self, data: bytes) -> None:
+        """Send raw bytes; raises EOFError where nobody takes them."""
         try:
-            line = json.dumps({"id": self._number, "op": op, **fields}) + "\n"
-            os.write(self._in, line.encode())
+            if not self.open:
+                raise OSError
+            os.write(self._in, data)
         except OSError:
             raise EOFError("the pipe is closed") from None
+
+    def _answer(self, end: float) -> dict[str, Any]:
         while True:
             answer, newline, rest = self._read.partition(b"\n")
             if not newline:
@@ -168,13 +212,26 @@ class Helper:
             return words
 
     def _more(self, seconds: float) -> bytes:
-        ready, _, _ = select.select([self._out], [], [], max(0.0, seconds))
-        if not ready:
-            raise EOFError("the helper did not answer in time")
+        end = time.monotonic() + seconds
+        while True:
+            if self.vanished:
+                self.close()
+            if self._out < 0:
+                raise EOFError("the controller is dead")
+            left = end - time.monotonic()
+            if select.select([self._out], [], [], max(0.0, min(left, 0.02)))[0]:
+                break
+            if left <= 0:
+                raise EOFError("the helper did not answer in time")
         data = os.read(self._out, 1 << 16)
         if not data:
             raise EOFError("the helper is gone")
         return data
+
+    def vanish(self) -> None:
+        """Have this end of every pipe closed, by the thread that reads from it."""
+        self.cut()
+        self.vanished = True
 
     def cut(self) -> None:
         """Close the controller's end of the input: what a cut connection is to the helper."""
@@ -298,7 +355,7 @@ class World:
         end = time.monotonic() + 5
         while "NO-CARRIER" in self.enter(self.pid, "ip", "-o", "link"):
             assert time.monotonic() < end, "a device of the host has no carrier"
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def helper(self, **request: Any) -> Helper:
         helper = Helper(self, **request)
@@ -342,6 +399,38 @@ class World:
             capture_output=True, timeout=20,
         )  # fmt: skip
         return done.returncode == 0
+
+    def commit(self, state: dict[str, Any], address: str) -> None:
+        """Roll out a state with nothing in its way, as transaction ``tx0``."""
+        main, nonce = self.helper(), "the first one's"
+        digest = main.call("plan", state=state)["plan"]["digest"]
+        main.call(
+            "arm", transaction="tx0", plan_digest=digest, deadline=8.0, owner="ops@desk",
+            nonce_hash=hashlib.sha256(nonce.encode()).hexdigest(),
+        )  # fmt: skip
+        main.call("apply", transaction="tx0", timeout=10.0)
+        helper = self.helper(connection=[now(), address])
+        words = {"transaction": "tx0", "plan_digest": digest, "nonce": nonce, "address": address}
+        assert helper.call("confirm", **words)["state"] == "COMMITTED"
+        main.close()
+        helper.close()
+
+    def hold_taps(self, names: Sequence[str]) -> None:
+        """Make taps that a process of the host has open, as guests do."""
+        self._keep(HOLD_TAPS, *names)
+
+    def hold_namespace(self, name: str) -> None:
+        """Have a process of the host in one of its namespaces."""
+        self._keep(HOLD_NAMESPACE, name)
+
+    def _keep(self, program: str, *words: str) -> None:
+        process = subprocess.Popen(
+            [*self.inside, sys.executable, "-I", "-S", "-c", program, *words],
+            stdout=subprocess.PIPE,
+        )
+        self._others.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
 
     def processes(self) -> dict[int, int]:
         """Return the host's processes as {pid on the host: pid here}."""

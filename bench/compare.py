@@ -48,7 +48,7 @@ class Measured:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                env={**os.environ, **env},
+                env={**startup.compiling(), **env},
             )
             self.wall = time.monotonic() - start
             after = resource.getrusage(resource.RUSAGE_CHILDREN)

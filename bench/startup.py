@@ -43,21 +43,29 @@ def calls() -> dict[str, tuple[list[str], dict[str, str], int]]:
 
 
 def medians(runs: int = 11) -> dict[str, float]:
-    """Return the median seconds of each call; they take turns, so that all meet the same load."""
+    """Return the median seconds of each call; they take turns, so that all meet the same load.
+
+    The first round counts for nothing: it may have to compile what was edited last.
+    """
     took: dict[str, list[float]] = {name: [] for name in calls()}
-    for _ in range(runs):
+    for _ in range(1 + runs):
         for name, (words, more, code) in calls().items():
             start = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, *words],
-                env={**os.environ, **more},
+                env={**compiling(), **more},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
             )
             took[name].append(time.perf_counter() - start)
             if done.returncode != code:
                 raise SystemExit(f"{name} exited {done.returncode}: {done.stderr.decode()}")
-    return {name: statistics.median(values) for name, values in took.items()}
+    return {name: statistics.median(values[1:]) for name, values in took.items()}
+
+
+def compiling() -> dict[str, str]:
+    """Return the environment in which Python keeps what it compiles, as it does by itself."""
+    return {name: said for name, said in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def report(took: dict[str, float]) -> None:

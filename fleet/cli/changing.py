@@ -79,9 +79,12 @@ def roll_out(scope: Scope, plan_file: Path | None, wishes: Wishes) -> int:
     if not wishes.yes and not _agreed(plans, work):
         print("nothing was changed", file=sys.stderr)
         return PENDING
+    from fleet.rollout.outcome import exit_code
+
     with Progress(verbose=scope.verbose) as progress:
         run = finish(_roll_out(work, wishes, reviewed or plans, progress))
-    code = report(run, "rollout", wishes.as_json, scope.verbose)
+    code = exit_code(run)
+    report(run, "rollout", wishes.as_json, scope.verbose, code)
     return interrupted(run, progress) if progress.at_once else code
 
 
@@ -94,15 +97,14 @@ def _without_run(each: HostPlan) -> Row:
     return Row(each.host, "refused" if problems else "unchanged", problems=problems)
 
 
-def report(run: Run, command: str, as_json: bool, verbose: bool) -> int:
-    """Print how a run ended and return its exit code."""
-    from fleet.rollout.outcome import exit_code
-
-    code = exit_code(run)
+def report(
+    run: Run, command: str, as_json: bool, verbose: bool, code: int, again: str = ""
+) -> None:
+    """Print how a run ended; ``again`` is the command that goes on with one that stopped."""
     if as_json:
         hosts = {row.host: run_json(row) for row in run.rows}
         print_json(command, hosts, code, run=run.id, stopped=run.stopped, revision=run.revision)
-        return code
+        return
     paint = paint_for()
     for line in run_text(run.rows, paint, verbose):
         print(line)
@@ -110,12 +112,11 @@ def report(run: Run, command: str, as_json: bool, verbose: bool) -> int:
     print(f"run {clean(run.id)}: {run_line(run.rows)}")
     if run.stopped:
         print(paint.changed(f"It stopped early: {clean(run.stopped, 400)}"))
-        print(f"To go on: fleet rollout --resume {clean(run.id)}")
-        if any(row.outcome == "committed" for row in run.rows):
+        print(f"To go on: {again or f'fleet rollout --resume {clean(run.id)}'}")
+        if not again and any(row.outcome == "committed" for row in run.rows):
             print(f"To go back: fleet revert {clean(run.id)}")
     if code == 5:
         print(paint.removed("A host needs a person: fleet status"))
-    return code
 
 
 async def _roll_out(

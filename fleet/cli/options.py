@@ -24,6 +24,15 @@ VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say more; on an internal error, show where.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+AllowOption = Annotated[
+    list[str],
+    typer.Option(
+        "--allow",
+        metavar="IMPACT,…",
+        help="Permit drain, reboot, foreign (what is others'), or one resource (veth/vm7).",
+        show_default=False,
+    ),
+]
 LabOption = Annotated[
     str,
     typer.Option(
@@ -116,6 +125,11 @@ class OneHost:
     lab: LabOption = ""
     project: ProjectOption = None
     verbose: VerboseOption = False
+
+
+def words(texts: list[str]) -> tuple[str, ...]:
+    """Return the words of an option that takes several, each with commas or repeated."""
+    return tuple(word for text in texts for word in text.split(",") if word)
 
 
 #: What ``command`` expands into options.

@@ -11,7 +11,7 @@ import typer
 from fleet.cli import complete
 from fleet.cli.command import app as new_app
 from fleet.cli.command import command
-from fleet.cli.options import JsonOption, Scope
+from fleet.cli.options import AllowOption, JsonOption, Scope, words
 
 app = new_app()
 
@@ -96,15 +96,7 @@ def rollout(
             show_default="the intent's, or 120",
         ),
     ] = None,
-    allow: Annotated[
-        list[str],
-        typer.Option(
-            "--allow",
-            metavar="IMPACT,…",
-            help="Permit drain, reboot, foreign (what is others'), or one resource (veth/vm7).",
-            show_default=False,
-        ),
-    ] = (),  # type: ignore[assignment]
+    allow: AllowOption = (),  # type: ignore[assignment]
     resume: Annotated[
         str,
         typer.Option(
@@ -135,7 +127,7 @@ def rollout(
         soak=soak,
         max_failures=max_failures,
         confirm_timeout=confirm_timeout,
-        allow=tuple(word for text in allow for word in text.split(",") if word),
+        allow=words(allow),
         resume=resume,
         yes=yes,
         as_json=as_json,

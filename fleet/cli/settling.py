@@ -8,11 +8,12 @@ from fleet.cli.options import Scope
 from fleet.cli.say import print_json
 from fleet.cli.work import Work, counting, finish, trouble_json, trouble_lines, work_of, work_of_run
 from fleet.progress import Count, Progress
-from fleet.report.run import exit_code, row_lines
+from fleet.report.run import exit_code, row_lines, run_json
 from fleet.report.text import paint_for
 from fleet.report.transactions import pending, state_name, status_text
 
 if TYPE_CHECKING:
+    from fleet.rollout.options import RolloutOptions
     from fleet.rollout.outcome import HostOutcome, Run
     from fleet.rollout.result import HostStatus
 
@@ -31,30 +32,39 @@ def show_status(scope: Scope, as_json: bool) -> int:
     return code
 
 
-def confirm_transaction(scope: Scope, transaction: str) -> int:
+def confirm_transaction(scope: Scope, transaction: str, as_json: bool) -> int:
     """Confirm a transaction on the hosts that have it and return the exit code."""
     outcomes = finish(_confirm(work_of_run(scope, transaction), transaction))
+    code = exit_code(outcome.outcome for outcome in outcomes.values())
+    if as_json:
+        hosts = {host: run_json(outcome.row()) for host, outcome in outcomes.items()}
+        print_json("confirm", hosts, code)
+        return code
     paint = paint_for()
     for outcome in outcomes.values():
         for line in row_lines(outcome.row(), paint):
             print(line)
-    return exit_code(outcome.outcome for outcome in outcomes.values())
+    return code
 
 
-def revert_transaction(scope: Scope, transaction: str) -> int:
+def revert_transaction(
+    scope: Scope, transaction: str, allow: tuple[str, ...], as_json: bool
+) -> int:
     """Put hosts back and return the exit code: 0 when all are back, for that was asked for."""
     from fleet.cli.changing import interrupted, report
+    from fleet.rollout.options import RolloutOptions
+    from fleet.rollout.outcome import exit_code as code_of
 
+    options = RolloutOptions(canary=0, allow=allow)
     with Progress(verbose=scope.verbose) as progress:
-        run = finish(_revert(work_of_run(scope, transaction), transaction, progress))
-    code = report(run, "revert", False, scope.verbose)
-    if progress.at_once:
-        return interrupted(run, progress)
+        run = finish(_revert(work_of_run(scope, transaction), transaction, options, progress))
     back = all(
         outcome.well or (outcome.outcome == "reverted" and outcome.transaction == transaction)
         for outcome in run.hosts.values()
     )
-    return 0 if back and run.hosts and not run.stopped else code
+    code = 0 if back and run.hosts and not run.stopped else code_of(run)
+    report(run, "revert", as_json, scope.verbose, code, again=f"fleet revert {transaction}")
+    return interrupted(run, progress) if progress.at_once else code
 
 
 async def _status(work: Work) -> dict[str, HostStatus]:
@@ -68,9 +78,9 @@ async def _confirm(work: Work, transaction: str) -> dict[str, HostOutcome]:
         return await engine.confirm(transaction, work.selection)
 
 
-async def _revert(work: Work, transaction: str, progress: Progress) -> Run:
+async def _revert(work: Work, transaction: str, options: RolloutOptions, progress: Progress) -> Run:
     async with work.engine(progress.show) as engine:
-        return await engine.revert(transaction, work.selection)
+        return await engine.revert(transaction, work.selection, options)
 
 
 def _status_code(hosts: dict[str, HostStatus]) -> int:

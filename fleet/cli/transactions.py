@@ -9,7 +9,7 @@ import typer
 from fleet.cli import complete
 from fleet.cli.command import app as new_app
 from fleet.cli.command import command
-from fleet.cli.options import JsonOption, Scope
+from fleet.cli.options import AllowOption, JsonOption, Scope, words
 
 app = new_app()
 
@@ -49,14 +49,14 @@ def status(scope: Scope, as_json: JsonOption = False) -> int:
     fleet confirm 20260314-101500-7f3a
     """,
 )
-def confirm(scope: Scope, transaction: TransactionArgument) -> int:
+def confirm(scope: Scope, transaction: TransactionArgument, as_json: JsonOption = False) -> int:
     """Keep a change that waits for its confirmation.
 
     Each host is dialled anew, so that what is confirmed is a host that can be reached.
     """
     from fleet.cli.settling import confirm_transaction
 
-    return confirm_transaction(scope, transaction)
+    return confirm_transaction(scope, transaction, as_json)
 
 
 @command(
@@ -65,13 +65,22 @@ def confirm(scope: Scope, transaction: TransactionArgument) -> int:
     """
     fleet status                        names the transaction, fleet history the runs
     fleet revert 20260314-101500-7f3a
+    fleet revert 20260314-101500-7f3a --allow foreign    lets go what others changed since
     """,
 )
-def revert(scope: Scope, transaction: TransactionArgument) -> int:
+def revert(
+    scope: Scope,
+    transaction: TransactionArgument,
+    allow: AllowOption = (),  # type: ignore[assignment]
+    as_json: JsonOption = False,
+) -> int:
     """Put hosts back: at once where the change still waits, by a rollout where it was committed.
+
+    A committed host goes back to exactly what was there, from the snapshot it kept. What others
+    added since stays; what cannot stay refuses the way back, by name.
 
     Exit code 0 when all are back.
     """
     from fleet.cli.settling import revert_transaction
 
-    return revert_transaction(scope, transaction)
+    return revert_transaction(scope, transaction, words(allow), as_json)

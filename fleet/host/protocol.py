@@ -73,9 +73,14 @@ def hello(session: Session, request: Request, report: Report) -> Answer:
 
 
 def plan(session: Session, request: Request, report: Report) -> Answer:
-    """The plan of a state, and the open transaction."""
+    """The plan of a state, or of the way ``back`` of a transaction; and the open transaction.
+
+    Where the way back is not exact, ``inexact`` says why, and the plan is the state's.
+    """
     answer = _plan(session, request)
-    return {"plan": answer["plan"], "transaction": answer["pending"]}
+    answer["transaction"] = answer.pop("pending")
+    del answer["observed_at"]
+    return answer
 
 
 def audit(session: Session, request: Request, report: Report) -> Answer:
@@ -91,11 +96,22 @@ def _plan(session: Session, request: Request) -> Answer:
     observed_at = session.system.boottime()
     entries = ledger.load(session.paths.state)
     made = make_plan(state, entries, session.system)
+    back, inexact = None, ""
+    if request.get("back"):
+        from fleet.host.transactions.arm import way_back_of
+
+        back, inexact = way_back_of(request, session.paths, session.system)
+    manager = session.state.get("manager") or {}
     try:
-        made = with_files(made, session.paths, state, session.state.get("manager") or {}, entries)
+        made = (
+            with_files(made, session.paths, state, manager, entries)
+            if back is None
+            else back.planned(made, session.paths)
+        )
     except ValueError as error:
         raise Refused("refused", str(error)) from error
-    return {"plan": encode(made), "observed_at": observed_at, "pending": _pending(session)}
+    answer = {"plan": encode(made), "observed_at": observed_at, "pending": _pending(session)}
+    return {**answer, "inexact": inexact} if inexact else answer
 
 
 def _pending(session: Session) -> Answer | None:

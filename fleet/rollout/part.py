@@ -41,9 +41,14 @@ STAGES = ("idle", "planned", "arming", "armed", "applying", "applied", "confirmi
 
 @dataclass(frozen=True)
 class Target:
-    """What a host should become: the state as it goes over the wire, and its digest."""
+    """What a host should become: the state as it goes over the wire, and its digest.
+
+    ``back`` names the transaction that is to be taken back from the host's own snapshot; the
+    state then says the same in the intent's words, and is gone to where the host cannot do that.
+    """
 
     state: Mapping[str, Any]
+    back: str = ""
 
     @property
     def digest(self) -> str:

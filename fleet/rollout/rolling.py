@@ -200,10 +200,11 @@ def _taken_back(end: HostOutcome, back: Run) -> HostOutcome:
 
 
 async def way_back(engine: Engine, past: PastRun, names: list[str], options: RolloutOptions) -> Run:
-    """Roll hosts out to what they were before a run."""
+    """Roll hosts out to what they were before a run, from their own snapshots where they can."""
     targets: dict[str, Target | None] = {}
     for name in names:
-        targets[name] = Target(await _state_before(engine, past, name))
+        state = await _state_before(engine, past, name)
+        targets[name] = Target(state, back=past.hosts[name].transaction)
     shared = begin(engine, options)
     return await roll(engine, shared, targets, {}, kind="revert", of=past.id)
 

@@ -12,6 +12,7 @@ from fleet.report.text import clean, duration
 from fleet.rollout import outcome as words
 from fleet.rollout import settle
 from fleet.rollout.dial import leads_to, same
+from fleet.rollout.events import Note
 from fleet.rollout.nonce import hash_of
 from fleet.rollout.part import Part
 from fleet.rollout.trouble import Ended, lost, plan_of
@@ -44,7 +45,10 @@ async def plan(part: Part) -> Plan:
 
 async def _plan(part: Part) -> Plan:
     async with part.visit(), part.phase("plan", READING):
-        reply = await part.call("plan", state=_state(part))
+        reply = await part.call("plan", state=_state(part), **_back(part))
+    if reply.get("inexact"):
+        said = clean(reply["inexact"], 200)
+        part.shared.emit(Note(f"{part.name}: going back by what the record says, for {said}"))
     part.pending = reply.get("transaction") if isinstance(reply.get("transaction"), dict) else None
     part.plan = plan_of(reply)
     part.stage = "planned"
@@ -55,6 +59,12 @@ def _state(part: Part) -> dict[str, Any]:
     if part.target is None:
         raise Ended(words.FAILED, "there is no state for this host")
     return dict(part.target.state)
+
+
+def _back(part: Part) -> dict[str, Any]:
+    if part.target is None or not part.target.back:
+        return {}
+    return {"back": part.target.back, "allow": list(part.shared.options.allow)}
 
 
 async def audit(part: Part) -> Plan:
@@ -132,10 +142,10 @@ async def arm(part: Part) -> None:
             plan_digest=part.plan.digest,
             nonce_hash=hash_of(nonce),
             deadline=part.confirm_timeout,
-            allow=list(shared.options.allow),
             owner=shared.owner,
             addresses=list(part.addresses),
             state=_state(part),
+            **{"allow": list(shared.options.allow), **_back(part)},
         )
     seconds = reply.get("seconds")
     part.armed(float(seconds) if isinstance(seconds, (int, float)) else part.confirm_timeout)

@@ -360,7 +360,8 @@ def armed(
 ) -> tuple[Helper, str]:
     """Plan and arm; return the helper and the plan's digest."""
     helper = host.helper(extra)
-    digest = str(helper.call("plan", state=state or STATE)["plan"]["digest"])
+    back = {"back": more["back"]} if "back" in more else {}
+    digest = str(helper.call("plan", state=state or STATE, **back)["plan"]["digest"])
     helper.call(
         "arm", transaction=name, plan_digest=digest, deadline=deadline,
         nonce_hash=hashlib.sha256(NONCE.encode()).hexdigest(), owner="ops@desk", **more,

@@ -97,7 +97,7 @@ class Session:
         answer: dict[str, Any] = getattr(self, op)(**fields)
         return answer
 
-    def plan(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(self, state: Mapping[str, Any], **back: Any) -> dict[str, Any]:
         return {"plan": self.host.plan(state), "transaction": self.host.open_one()}
 
     def audit(self, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Snapshot = dict[str, Any]
 
 SEEN, THEIRS = "seen", "theirs"
-KERNEL = 2
+KERNEL, UP = 2, 0x1
 _LISTS: dict[str, Callable[[Record], str]] = {
     "routes": route_text, "rules": wire.dumps, "neighbours": wire.dumps, "fdb": wire.dumps,
 }  # fmt: skip
@@ -124,6 +124,17 @@ def allow_for(system: System, live: str, snapshot: Snapshot) -> Snapshot:
         _store(live, THEIRS, theirs)
     _forget(live, SEEN)
     return merge(snapshot, theirs) if theirs else snapshot
+
+
+def kept(live: str) -> tuple[Snapshot, Record]:
+    """Return what a host was after fleet's last change, and what was others' in it by then.
+
+    Raises ValueError where /run does not have it, for the host has booted or /run was full.
+    """
+    seen = _load(live, SEEN)
+    if not seen:
+        raise ValueError("/run has no picture of it")
+    return seen, _load(live, THEIRS)
 
 
 def _store(live: str, name: str, value: Record) -> None:
@@ -277,11 +288,15 @@ def _namespaces(then: Snapshot, seen: Snapshot, now: Snapshot, known: Record) ->
 
 
 def merge(then: Snapshot, theirs: Record) -> Snapshot:
-    """Return a snapshot with what is others' in it, as far as their devices were there before."""
+    """Return a snapshot with what is others' in it, as far as their devices were there before,
+    and for routes were up."""
     there = {name for name, link in then["links"].items() if link is not None}
     merged = dict(then)
+    merged["links"] = _merged_links(then, theirs)
+    up = {name for name in there if merged["links"][name]["flags"] & UP}
     for part in ("routes", "neighbours", "fdb"):
-        new = [i for i in theirs.get(part, ()) if _devices(i) <= there]
+        possible = up if part == "routes" else there
+        new = [i for i in theirs.get(part, ()) if devices_of(i) <= possible]
         merged[part] = [*then[part], *new]
     merged["rules"] = list(then["rules"])
     for rule in theirs.get("rules", ()):
@@ -292,12 +307,6 @@ def merge(then: Snapshot, theirs: Record) -> Snapshot:
             marked = [{**item, "theirs": True} for item in items]
             merged["addresses"][device] = [*then["addresses"].get(device, ()), *marked]
     merged["sysctls"] = {**then["sysctls"], **(theirs.get("sysctls") or {})}
-    merged["links"] = dict(then["links"])
-    for name, words in (theirs.get("links") or {}).items():
-        was = then["links"][name]
-        if was is not None:
-            port = {**was["port"], **words.get("port", {})} if was["port"] else was["port"]
-            merged["links"][name] = {**was, **words, "port": port}
     merged["namespaces"] = dict(then["namespaces"])
     for name, inner in (theirs.get("namespaces") or {}).items():
         if then["namespaces"].get(name) is not None:
@@ -305,7 +314,18 @@ def merge(then: Snapshot, theirs: Record) -> Snapshot:
     return merged
 
 
-def _devices(item: Record) -> set[str]:
+def _merged_links(then: Snapshot, theirs: Record) -> Record:
+    links = dict(then["links"])
+    for name, words in (theirs.get("links") or {}).items():
+        was = then["links"][name]
+        if was is not None:
+            port = {**was["port"], **words.get("port", {})} if was["port"] else was["port"]
+            links[name] = {**was, **words, "port": port}
+    return links
+
+
+def devices_of(item: Record) -> set[str]:
+    """Return the devices that a route, a neighbour or a forwarding entry is of."""
     return set(item["devices"]) if "devices" in item else {item["dev"]}
 
 

@@ -228,16 +228,16 @@ def _carry_out(armed: Armed, system: System, pipe: int) -> Watch:
     from fleet.host.reverting.theirs import Watch
     from fleet.host.transactions.recover import load_snapshot
 
-    transaction, changes = armed.transaction, armed.plan.changes
+    transaction, steps = armed.transaction, _steps(armed, system)
     others = Watch(system, transaction.live, load_snapshot(transaction))
-    for index, change in enumerate(changes):
-        words = {"index": index, "of": len(changes), "key": change.key, "what": change.what}
+    for index, (key, what, carry_out) in enumerate(steps):
+        words = {"index": index, "of": len(steps), "key": key, "what": what}
         transaction.journal.append(APPLYING, step="begin", **words)
         crash.point(f"apply.change.{index}.before")
         others.begin()
         check_fence(transaction, armed.token, system)
-        _change(system, change)
-        others.end(last=index == len(changes) - 1)
+        carry_out()
+        others.end(last=index == len(steps) - 1)
         crash.point(f"apply.change.{index}.after")
         transaction.journal.append(APPLYING, step="done", index=index)
         _say(pipe, {"event": "change", **words})
@@ -245,6 +245,16 @@ def _carry_out(armed: Armed, system: System, pipe: int) -> Watch:
 
 
 def _change(system: System, change: Change) -> None:
+def _steps(armed: Armed, system: System) -> list[tuple[str, str, Callable[[], None]]]:
+    """Return the steps as (key, what, doing): a plan's changes, or the one way back."""
+    back = armed.back
+    if back is not None:
+        return [("host", f"as before {back.name}", lambda: back.carry_out(system))]
+    from functools import partial
+
+    return [(each.key, each.what, partial(_change, system, each)) for each in armed.plan.changes]
+
+
     """Carry out one change; what passes by itself is tried again, a bounded number of times."""
     where = system.at(change.namespace) if change.namespace else system
     kind = registry.load(change.kind)
@@ -305,6 +315,8 @@ def _difference(change: Change) -> dict[str, str]:
 def _record_applied(armed: Armed, system: System) -> None:
     """A process's start time counts in ticks: wait for the next one, so that what starts after
     this was recorded can be told from what started before."""
+    if armed.back is not None:
+        return armed.back.left
     check_fence(armed.transaction, armed.token, system)
     applied_at = system.boottime()
     time.sleep(1.0 / os.sysconf("SC_CLK_TCK"))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from fleet.host.change import Plan
     from fleet.host.kernel.system import System
+    from fleet.host.transactions.back import Back
 
 DEFAULT_DEADLINE = 120.0
 LONGEST_DEADLINE = 3600.0
@@ -44,6 +45,8 @@ class Armed:
         self.state = state
         self.watchdogs = watchdogs
         self.token = token
+        #: Where the transaction takes another one back, what it goes back to.
+        self.back: Back | None = None
         self.deadline = float(transaction.facts["deadline"])
 
 
@@ -135,12 +138,20 @@ def _arm_locked(
     entries = ledger.load(paths.state)
     observation = Observation(system)
     plan = plan_from(state, entries, observation)
-    reviewed = lasting.with_files(plan, paths, state, manager, entries)
+    back, _ = way_back_of(request, paths, system)
+    if back is not None and back.gone:
+        raise Refused("stale", f"{back.name} has been taken back already")
+    if back is not None:
+        reviewed = back.planned(plan, paths)
+    else:
+        reviewed = lasting.with_files(plan, paths, state, manager, entries)
     check_plan(reviewed, request)
     probes = probe.passing(observation, state.probes or {}, system)
-    wanted = wanted_files(
-        paths, state, wire.dumps(request["state"]), manager, plan, entries, observation
-    )
+    if back is not None:
+        wanted = back.files
+    else:
+        text = wire.dumps(request["state"])
+        wanted = wanted_files(paths, state, text, manager, plan, entries, observation)
     netplan.check(system, paths, wanted)
     # What has to confirm may be fewer than what is declared: the controller leaves out what was
     # unreachable before. The plan and its digest know the declared ones.
@@ -149,6 +160,7 @@ def _arm_locked(
         shortest_deadline(len(plan.changes), plan.settle),
         min(float(request.get("deadline") or DEFAULT_DEADLINE), LONGEST_DEADLINE),
     )
+    expected = back.probes(probes) if back else probe.expected_after(probes, plan.changes)
     try:
         archive = units.stage_helper(paths)
     except (OSError, ValueError) as error:
@@ -163,12 +175,29 @@ def _arm_locked(
         "addresses": list(addresses),
         "loaded_from": units.helper_folder(),
         "archive": archive,
-        "probes": probe.expected_after(probes, plan.changes),
+        "probes": expected,
+        "undoes": back.name if back is not None else "",
     }
-    snapshot = capture(system, scope_of(plan))
+    snapshot = capture(system, back.scope if back is not None else scope_of(plan))
     transaction, undo = prepare(paths, name, system, wanted, snapshot, facts)
     memory = {"snapshot": snapshot, "entries": undo}
-    return _start(transaction, system, plan, state, memory, seconds)
+    armed, reply = _start(transaction, system, plan, state, memory, seconds)
+    armed.back = back
+    return armed, reply
+
+
+def way_back_of(request: dict[str, Any], paths: Paths, system: System) -> tuple[Back | None, str]:
+    """Return the way back that a request asks for; without one its state says where to go, and
+    the text why it cannot be exact."""
+    if not request.get("back"):
+        return None, ""
+    from fleet.host.transactions.back import Inexact, way_back
+
+    try:
+        name = files.valid_name(request["back"])
+        return way_back(paths, system, name, request.get("allow") or ()), ""
+    except Inexact as error:
+        return None, str(error)
 
 
 def decode_request(request: dict[str, Any]) -> tuple[State, dict[str, Any]]:
@@ -252,4 +281,13 @@ def _start(
     return Armed(transaction, plan, state, watchdogs, token), reply
 
 
-__all__ = ["ABANDONED", "Armed", "Paths", "arm", "check_plan", "decode_request", "locked_by"]
+__all__ = [
+    "ABANDONED",
+    "Armed",
+    "Paths",
+    "arm",
+    "check_plan",
+    "decode_request",
+    "locked_by",
+    "way_back_of",
+]

@@ -249,8 +249,9 @@ def load_snapshot(transaction: Transaction) -> Any:
 
 
 def _clear(transaction: Transaction) -> None:
-    """Remove what only an open transaction needs."""
-    for name in ("snapshot", "lease", "applier", "seen", "theirs"):
+    """Remove what only an open transaction needs, and the way back of a committed one does not."""
+    looks = () if transaction.state == COMMITTED else ("seen", "theirs")
+    for name in ("snapshot", "lease", "applier", "manager", *looks):
         try:
             files.remove(f"{transaction.live}/{name}")
         except OSError:

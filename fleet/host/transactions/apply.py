@@ -244,7 +244,6 @@ def _carry_out(armed: Armed, system: System, pipe: int) -> Watch:
     return others
 
 
-def _change(system: System, change: Change) -> None:
 def _steps(armed: Armed, system: System) -> list[tuple[str, str, Callable[[], None]]]:
     """Return the steps as (key, what, doing): a plan's changes, or the one way back."""
     back = armed.back
@@ -255,6 +254,7 @@ def _steps(armed: Armed, system: System) -> list[tuple[str, str, Callable[[], No
     return [(each.key, each.what, partial(_change, system, each)) for each in armed.plan.changes]
 
 
+def _change(system: System, change: Change) -> None:
     """Carry out one change; what passes by itself is tried again, a bounded number of times."""
     where = system.at(change.namespace) if change.namespace else system
     kind = registry.load(change.kind)
@@ -277,6 +277,8 @@ def verify(armed: Armed, system: System) -> list[Any]:
     from fleet.host.planning import ledger
     from fleet.host.planning.plan import plan_from
 
+    if armed.back is not None:
+        return armed.back.left
     entries = ledger.load(armed.transaction.paths.state)
     end = min(system.boottime() + armed.plan.settle, armed.deadline)
     pause = 0.01
@@ -315,8 +317,6 @@ def _difference(change: Change) -> dict[str, str]:
 def _record_applied(armed: Armed, system: System) -> None:
     """A process's start time counts in ticks: wait for the next one, so that what starts after
     this was recorded can be told from what started before."""
-    if armed.back is not None:
-        return armed.back.left
     check_fence(armed.transaction, armed.token, system)
     applied_at = system.boottime()
     time.sleep(1.0 / os.sysconf("SC_CLK_TCK"))

@@ -250,3 +250,30 @@ def test_differences_are_pure(namespace: Namespace) -> None:
         "br0", "mtu", 1500, 1400,
     )  # fmt: skip
     assert json.dumps(snapshot) == before
+
+
+def test_a_bridge_gets_its_own_timers_back_below_another_s_root(namespace: Namespace) -> None:
+    """Below another root a bridge shows that one's timers; those it was told itself come back."""
+
+    def timers() -> list[int]:
+        shown = namespace.read("ip", "-j", "-d", "link", "show", "br0")[0]["linkinfo"]["info_data"]
+        return [shown[key] for key in ("hello_time", "max_age", "forward_delay")]
+
+    own, roots = [300, 1800, 1100], [100, 1000, 800]
+    namespace.do("""
+        ip link add br0 type bridge stp_state 1 hello_time 300 max_age 1800 forward_delay 1100
+        ip link add br1 type bridge stp_state 1 priority 0 hello_time 100 max_age 1000 \
+            forward_delay 800
+        ip link add a0 type veth peer name a1
+        ip link set a0 master br0 up
+        ip link set a1 master br1 up
+        ip link set br0 up
+        ip link set br1 up""")
+    await_equal(timers, roots)
+    snapshot = taken(namespace, "br0")
+    namespace.do("ip link set br0 type bridge hello_time 200 max_age 2000 forward_delay 1500")
+    assert timers() == roots
+    assert restore(namespace.system, snapshot) == []
+    namespace.do("ip link set br1 down")
+    namespace.do("ip link set a0 nomaster")
+    await_equal(timers, own)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import _struct
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,3 +60,24 @@ def correct(system: System, links: dict[str, dict[str, Any]]) -> None:
                 data.update(own_timers(system, name, data["forward_delay"]))
             except OSError:
                 pass  # a kernel without the old ioctls: the root's timers are all there is
+
+
+#: IFLA_BR_FORWARD_DELAY, HELLO_TIME, MAX_AGE and STP_STATE in a bridge's own data, by raw_link.
+_RAW = (("1", "forward_delay"), ("2", "hello_time"), ("3", "max_age"))
+_STP = "5"
+#: USER_HZ: clock ticks a second, as netlink has times.
+_TICKS = 100
+
+
+def put_own(system: System, links: dict[str, Any]) -> None:
+    """Put bridges' own timers into their raw records, where STP may have them run on others."""
+    for name, link in links.items():
+        if link is None or link["kind"] != "bridge" or not any(bytes.fromhex(link["data"][_STP])):
+            continue
+        in_force = int.from_bytes(bytes.fromhex(link["data"]["1"]), sys.byteorder) / _TICKS
+        try:
+            own = own_timers(system, name, in_force)
+        except OSError:
+            continue  # a kernel without the old ioctls: the root's timers are all there is
+        for key, word in _RAW:
+            link["data"][key] = round(own[word] * _TICKS).to_bytes(4, sys.byteorder).hex()

@@ -7,6 +7,7 @@ see raw. What the kernel writes by itself (states, counters, ages) is not in it.
 
 from __future__ import annotations
 
+from fleet.host.kernel import bridge_timers
 from fleet.host.kernel.traffic import read_traffic
 from fleet.host.reverting import snapshot_parts as parts
 
@@ -46,6 +47,8 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
     nexthops = parts.read_nexthops(netlink, names, inside)
     ids = {record["id"] for record in nexthops}
     ids |= {record["id"] for record in like["nexthops"]} if like is not None else set()
+    inside_links = {name: links.get(name) for name in devices}
+    bridge_timers.put_own(system, inside_links)
     return {
         "scope": scope,
         "at": system.boottime(),
@@ -53,7 +56,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "devices": devices,
         "keyed": own_keys,
         "sources": sorted(sources),
-        "links": {name: links.get(name) for name in devices},
+        "links": inside_links,
         "addresses": addresses,
         "routes": parts.read_routes(netlink, names, inside, sources, ids),
         "nexthops": nexthops,

@@ -176,6 +176,7 @@ def _with_theirs(transaction: Transaction, system: System, snapshot: Any) -> Any
 
 #: What the way back imports where it stands: a watchdog has it in memory before it is armed.
 NEEDED = (
+    "array",
     "errno",
     "fcntl",
     "sys",

@@ -166,7 +166,7 @@ def main(digest: str = "", system: System | None = None, paths: Paths | None = N
 
 
 def unit_main(arguments: list[str]) -> int:
-    """What a unit runs: ``recover [TRANSACTION]``, ``boot early`` or ``boot late``."""
+    """What a unit runs: ``recover [TRANSACTION | --at POINT]``, ``boot early | late | prove``."""
     os.umask(0o077)
     if arguments[:1] == ["recover"]:
         from fleet.host.transactions.recover import main as recover
@@ -176,7 +176,11 @@ def unit_main(arguments: list[str]) -> int:
         from fleet.host.transactions.boot import apply_committed
 
         return 1 if apply_committed(System(), Paths(), arguments[1]) else 0
-    sys.stderr.write("usage: recover [TRANSACTION] | boot early | boot late\n")
+    if arguments == ["boot", "prove"]:
+        from fleet.host.transactions.first_boot import prove
+
+        return prove(System(), Paths())
+    sys.stderr.write("usage: recover [TRANSACTION | --at POINT] | boot early | late | prove\n")
     return 2
 
 

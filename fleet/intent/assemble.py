@@ -186,25 +186,22 @@ class Assembler:
             ignore=settings.ignore,
             probes={"gateway": settings.probes.gateway, "targets": list(settings.probes.targets)},
             manager=_manager(devices),
-            files=self._files(settings, devices, data),
+            files=self._files(settings, devices, management),
         )
 
     def _files(
-        self, settings: Settings, devices: dict[str, Device], data: Mapping
+        self, settings: Settings, devices: dict[str, Device], management: Management
     ) -> dict[str, str]:
         """Return the files of the host's own network manager, text by path."""
         if settings.manager == "none":
             return {}
         if settings.manager == "networkd":
-            raise IntentError(
-                "this fleet writes no files for systemd-networkd alone yet",
-                find(data, ("fleet", "manager"))[0].place,
-                "fleet.manager",
-                remedy="write `netplan`, or `none`: then fleet's own units apply it all at boot",
-            )
+            from fleet.intent.networkd import networkd_files
+
+            return networkd_files(devices, management.addresses)
         from fleet.intent.manager import NETPLAN_FILE, netplan_file
 
-        return {NETPLAN_FILE: netplan_file(devices, self.renderer)}
+        return {NETPLAN_FILE: netplan_file(devices, self.renderer, management.addresses)}
 
     def _namespaces(
         self, data: Mapping, errors: list[IntentError]

@@ -11,16 +11,16 @@ from typing import Any
 
 from fleet.errors import IntentError
 from fleet.host.spec import dashed
+from fleet.host.transactions.lasting import HEADER
 from fleet.intent.device import Device
 from fleet.intent.netplan import APPLIED, NETPLAN, SECTIONS, Key, device_table
+from fleet.intent.networkd import carried_mac
 from fleet.intent.tree import Mapping, path_text
 from fleet.intent.yaml import compose
 from fleet.render import Renderer, RenderError
 
 NETPLAN_FILE = "/etc/netplan/90-fleet.yaml"
 TEMPLATE = "netplan/90-fleet.yaml.j2"
-#: How a host knows the file as fleet's, to take it away once another manager is named.
-HEADER = "# Written by fleet; the next commit replaces it.\n"
 #: netplan 0.107 and later: sections, and keys of a device.
 _NEW_SECTIONS = frozenset(("virtual-ethernets", "dummy-devices"))
 _NEW_KEYS = frozenset(("hairpin", "port-mac-learning", "neigh-suppress"))
@@ -29,12 +29,15 @@ _OF_PORTS = ("path-cost", "port-priority")
 _NOWHERE = ("local", "blackhole", "unreachable", "prohibit", "throw")
 
 
-def netplan_file(devices: dict[str, Device], renderer: Renderer) -> str:
+def netplan_file(
+    devices: dict[str, Device], renderer: Renderer, management: tuple[str, ...] = ()
+) -> str:
     """Return the text of NETPLAN_FILE; the same devices give the same text.
 
-    Raises IntentError where the project's template makes no netplan file of it.
+    ``management`` are the addresses by which the host is managed. Raises IntentError where the
+    project's template makes no netplan file of it.
     """
-    tree = network_tree(devices)
+    tree = network_tree(devices, management)
     text = _yaml(tree).rstrip("\n")
     try:
         made = HEADER + renderer.file(TEMPLATE, {"network": tree, "text": text})
@@ -44,7 +47,7 @@ def netplan_file(devices: dict[str, Device], renderer: Renderer) -> str:
     return made
 
 
-def network_tree(devices: dict[str, Device]) -> dict[str, Any]:
+def network_tree(devices: dict[str, Device], management: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return ``network:`` in netplan's words, sections and devices in a fixed order."""
     tree: dict[str, Any] = {"version": 2, "renderer": "networkd"}
     said: dict[str, dict[str, Any]] = {}
@@ -52,6 +55,9 @@ def network_tree(devices: dict[str, Device]) -> dict[str, Any]:
         keys = _device(devices[name])
         if keys is not None:
             said[name] = keys
+            mac = carried_mac(devices[name], devices, management)
+            if mac:
+                keys.setdefault("macaddress", mac)
     _drop_without_link(said)
     for section in SECTIONS:
         here = {name: said[name] for name in said if devices[name].section == section}

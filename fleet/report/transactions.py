@@ -33,6 +33,15 @@ def pending(transactions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
     return [entry for entry in transactions if state_name(entry) not in TERMINAL]
 
 
+def went_back(transactions: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the last commit, where the first boot after it did not reach what it has to."""
+    commits = [entry for entry in transactions if state_name(entry) == "COMMITTED"]
+    boot = commits[-1].get("first_boot") if commits else None
+    if isinstance(boot, Mapping) and boot.get("result") == "went back":
+        return commits[-1]
+    return None
+
+
 def status_text(
     hosts: Mapping[str, Sequence[Mapping[str, Any]]],
     failures: Mapping[str, Sequence[str]] | None = None,
@@ -47,11 +56,14 @@ def status_text(
     lines: list[str] = []
     for host, entry in sorted(waiting, key=lambda item: _left(item[1])):
         lines += [*_transaction_lines(host, entry, paint), ""]
+    back = {host: entry for host, entries in hosts.items() if (entry := went_back(entries))}
+    for host, entry in sorted(back.items()):
+        lines += [*_boot_lines(host, entry, paint), ""]
     for host, text in failures.items():
         lines.append(f"{paint.strong(clean(host) + ':')} {paint.removed('status unknown')}")
         lines += [*(f"  {clean(line, 400)}" for line in text), ""]
-    quiet = len(hosts) - len({host for host, _ in waiting})
-    if not waiting and not failures:
+    quiet = len(hosts) - len({host for host, _ in waiting} | set(back))
+    if not waiting and not failures and not back:
         return [f"{counted(quiet, 'host')}: nothing is armed, no change is pending."]
     if quiet:
         lines.append(f"{counted(quiet, 'host')} with nothing pending.")
@@ -70,6 +82,20 @@ def pending_line(host: str, entry: Mapping[str, Any]) -> str:
 def _left(entry: Mapping[str, Any]) -> float:
     left = entry.get("seconds_left")
     return float(left) if isinstance(left, (int, float)) else -1.0
+
+
+def _boot_lines(host: str, entry: Mapping[str, Any], paint: Paint) -> list[str]:
+    """Return the lines of a host that went back at the first boot after a commit."""
+    boot = entry["first_boot"]
+    name = clean(entry.get("transaction", "?"), 64)
+    facts = [("transaction", name), ("not reached", clean(boot.get("reason", ""), 400))]
+    facts += [("not put back", clean(each, 400)) for each in boot.get("left") or ()]
+    facts.append(("what it has now", "the files of the last boot that was well"))
+    facts.append(("to see the rest", "fleet audit"))
+    said = paint.removed("WENT BACK at the first boot after a commit")
+    return [f"{paint.strong(clean(host) + ':')} {said}"] + [
+        f"  {label:<18}{text}" for label, text in facts
+    ]
 
 
 def _transaction_lines(host: str, entry: Mapping[str, Any], paint: Paint) -> list[str]:

@@ -139,7 +139,8 @@ def test_boot_units_are_missed_where_systemd_runs(host: files.Paths) -> None:
     """On a host that systemd has booted, the units that bring the state back have to be there."""
     (Path(host.root) / "run/systemd/system").mkdir(parents=True)
     assert [name.rpartition("/")[2] for _, name, _ in said(looked_at(host))] == [
-        "fleet-recover.service", "fleet-apply-early.service", "fleet-apply.service",
+        "fleet-recover.service", "fleet-recover-ovs.service", "fleet-recover-libvirt.service",
+        "fleet-apply-early.service", "fleet-apply.service", "fleet-prove.service",
     ]  # fmt: skip
 
 

@@ -139,13 +139,6 @@ def test_texts_stay_texts(tmp_path: Path) -> None:
     assert said == ["on", "0x10", "010", "null", "1_000", "a: b", "52:54:00"]
 
 
-def test_networkd_alone_is_refused_for_now(tmp_path: Path) -> None:
-    """manager: networkd is an error with its place, never silently nothing."""
-    with pytest.raises(IntentError, match="systemd-networkd alone") as raised:
-        render_state(one_host(tmp_path, "fleet: {manager: networkd}\n"), "h1")
-    assert raised.value.line > 0
-
-
 def test_a_template_that_makes_something_else_is_an_error(tmp_path: Path) -> None:
     """A project's own template is held to netplan's words."""
     project = one_host(tmp_path, SETTING + "network: {ethernets: {a: {mtu: 1500}}}")

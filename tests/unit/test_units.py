@@ -44,12 +44,18 @@ def test_recover_runs_before_the_network_and_apply_before_the_guests() -> None:
     texts = units.unit_texts("/x.pyz")
     for name in ("fleet-recover.service", "fleet-apply-early.service"):
         assert "DefaultDependencies=no" in texts[name]
-        assert any(
-            line.startswith("Before=network-pre.target") for line in texts[name].splitlines()
-        )
+        before = [line for line in texts[name].splitlines() if line.startswith("Before=")]
+        assert any("network-pre.target" in line.split("=")[1].split() for line in before)
         assert "Wants=network-pre.target" in texts[name]
     assert "Before=libvirtd.service" in texts["fleet-apply.service"]
-    assert "recover" in texts["fleet-recover.service"]
+    assert "recover --at files" in texts["fleet-recover.service"]
+    databases = texts["fleet-recover-ovs.service"]
+    assert "ovsdb-server.service" in databases.partition("After=")[2].partition("\n")[0]
+    assert "ovs-vswitchd.service" in databases.partition("Before=")[2].partition("\n")[0]
+    definitions = texts["fleet-recover-libvirt.service"]
+    assert "libvirtd.service" in definitions.partition("Before=")[2].partition("\n")[0]
+    assert "fleet-apply.service" in texts["fleet-prove.service"].partition("After=")[2]
+    assert "Before=libvirtd.service" in texts["fleet-prove.service"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")

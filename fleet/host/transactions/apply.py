@@ -15,7 +15,7 @@ import sys
 import time
 
 from fleet.host import registry, wire
-from fleet.host.change import HostError
+from fleet.host.change import DELETE, HostError
 from fleet.host.refusal import Refused
 from fleet.host.spec import encode
 from fleet.host.transactions import crash, fence, files
@@ -163,8 +163,9 @@ def _try(armed: Armed, system: System, pipe: int) -> tuple[list[Any], str]:
     try:
         _enter_fence(armed)
         others = _carry_out(armed, system, pipe)
+        problems, patience = _try_out(armed, system)
         crash.point("apply.verify.before")
-        problems = verify(armed, system)
+        problems = problems or verify(armed, system, patience)
         if problems:
             return problems, "the host did not become what the plan says"
         lost = others.lost()
@@ -271,8 +272,45 @@ def _change(system: System, change: Change) -> None:
     kind.apply(where, change)
 
 
-def verify(armed: Armed, system: System) -> list[Any]:
-    """Observe until nothing is left to change or the settle budget ends; return what is left."""
+def _try_out(armed: Armed, system: System) -> tuple[list[Any], float]:
+    """Have the host's manager read what a commit would leave it; return problems, and the seconds
+    that what it does may take to settle."""
+    from fleet.host.transactions import manager, persist
+
+    transaction = armed.transaction
+    if manager.remembered(transaction) is None:
+        return [], 0.0
+
+    def check() -> None:
+        check_fence(transaction, armed.token, system)
+
+    problems = manager.try_out(transaction, system, persist.load(transaction.directory), check)
+    if not problems and armed.back is None:
+        _delete_again(armed, system)
+    return problems, manager.STILL * 5
+
+
+def _delete_again(armed: Armed, system: System) -> None:
+    """networkd makes every device it has a file for, and those of /etc stay until the commit."""
+    from fleet.host.planning import ledger
+    from fleet.host.planning.plan import make_plan
+
+    plan = make_plan(armed.state, ledger.load(armed.transaction.paths.state), system)
+    for change in plan.changes:
+        if change.action == DELETE and any(_same(change, each) for each in armed.plan.changes):
+            check_fence(armed.transaction, armed.token, system)
+            _change(system, change)
+
+
+def _same(one: Change, other: Change) -> bool:
+    return (one.key, one.action, one.what) == (other.key, other.action, other.what)
+
+
+def verify(armed: Armed, system: System, patience: float = 0.0) -> list[Any]:
+    """Observe until nothing is left to change or the settle budget ends; return what is left.
+
+    ``patience`` is seconds beyond that budget.
+    """
     from fleet.host.kernel.observation import Observation
     from fleet.host.planning import ledger
     from fleet.host.planning.plan import plan_from
@@ -280,7 +318,7 @@ def verify(armed: Armed, system: System) -> list[Any]:
     if armed.back is not None:
         return armed.back.left
     entries = ledger.load(armed.transaction.paths.state)
-    end = min(system.boottime() + armed.plan.settle, armed.deadline)
+    end = min(system.boottime() + armed.plan.settle + patience, armed.deadline)
     pause = 0.01
     while True:
         observation = Observation(system)

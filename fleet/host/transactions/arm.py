@@ -14,8 +14,9 @@ from fleet.host.transactions import crash, fence, files, lasting, units
 from fleet.host.transactions.files import Paths
 from fleet.host.transactions.journal import ABANDONED, ARMED
 from fleet.host.transactions.lock import Held, Lock
+from fleet.host.transactions.manager import remembered
 from fleet.host.transactions.prepare import prepare, scope_of, wanted_files
-from fleet.host.transactions.recover import settle
+from fleet.host.transactions.recover import settle, settle_as_armed
 from fleet.host.transactions.transaction import Transaction, load_all, prune
 from fleet.host.transactions.watchdog import ABANDON, Watchdogs
 
@@ -97,7 +98,7 @@ def _clear_the_way(system: System, paths: Paths) -> None:
     """Settle what nobody else will; raise Refused where a transaction is open."""
     for transaction in load_all(paths):
         if transaction.stale(system):
-            settle(transaction, system)
+            settle_as_armed(transaction, system)
             transaction.read()
         if not transaction.terminal:
             raise _open_transaction(transaction, system)
@@ -180,7 +181,7 @@ def _arm_locked(
     }
     snapshot = capture(system, back.scope if back is not None else scope_of(plan))
     transaction, undo = prepare(paths, name, system, wanted, snapshot, facts)
-    memory = {"snapshot": snapshot, "entries": undo}
+    memory = {"snapshot": snapshot, "entries": undo, "manager": remembered(transaction)}
     armed, reply = _start(transaction, system, plan, state, memory, seconds)
     armed.back = back
     return armed, reply

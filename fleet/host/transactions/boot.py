@@ -7,7 +7,7 @@ import sys
 from fleet.host import registry, wire
 from fleet.host.planning import ledger
 from fleet.host.state import decode_state
-from fleet.host.transactions import files, lasting
+from fleet.host.transactions import files, lasting, manager
 from fleet.host.transactions.files import Paths
 
 TYPE_CHECKING = False
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fleet.host.change import Change
     from fleet.host.kernel.system import System
 
+#: Seconds that the host's own manager is given to configure what it can.
+MANAGER_BUDGET = 30.0
 #: Kinds that must be as they should before the network starts.
 EARLY = ("sysctl",)
 
@@ -33,7 +35,10 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
     except FileNotFoundError:
         return 0
     data = dict(wire.loads(text))
-    data.pop("manager", None)
+    files_ = (data.pop("manager", None) or {}).get("files")
+    if files_ and phase != "early":
+        # Without this both would make what networkd is still about to make.
+        manager.await_links(system.root, MANAGER_BUDGET, lambda: None)
     plan = make_plan(decode_state(data), ledger.load(paths.state), system)
     failed = 0
     if phase != "early":

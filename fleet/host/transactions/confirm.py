@@ -17,7 +17,7 @@ from fleet.host.transactions.arm import locked_by
 from fleet.host.transactions.files import Paths
 from fleet.host.transactions.journal import APPLIED, CONFIRMED, PERSISTING, REVERTING
 from fleet.host.transactions.lock import Held, Lock
-from fleet.host.transactions.recover import settle
+from fleet.host.transactions.recover import settle, settle_as_armed
 from fleet.host.transactions.transaction import Transaction
 
 TYPE_CHECKING = False
@@ -241,7 +241,7 @@ def revert(system: System, paths: Paths, request: dict[str, Any]) -> dict[str, A
         and transaction.decide(REVERTING) == CONFIRMED
     ):
         raise Refused("refused", f"transaction {name} is confirmed: plan the way back instead")
-    outcome = settle(transaction, system, "asked for by the operator", again=True)
+    outcome = settle_as_armed(transaction, system, "asked for by the operator", again=True)
     if outcome["state"] == "REVERT_FAILED":
         left = [
             {

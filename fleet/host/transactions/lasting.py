@@ -33,13 +33,29 @@ STATE = "state.json"
 #: Where the text the controller rendered may go; anything else is refused.
 NETPLAN, NETWORKD = "/etc/netplan/", "/etc/systemd/network/"
 #: How fleet's own files there are named, and begin: where the intent names another manager, these
-#: go, and nobody else's.
-_OURS, _HEADER = "90-fleet", b"# Written by fleet"
+#: go, and nobody else's. networkd takes the first file that matches a device, so ours come before
+#: what a site keeps; netplan merges its files, so there ours come last.
+PREFIX = "05-fleet-"
+_OURS, _HEADER = ("90-fleet", PREFIX), b"# Written by fleet"
+HEADER = "# Written by fleet; the next commit replaces it.\n"
 #: fleet.host.transactions.units installs them: what applies the committed state.
-_UNITS = ("fleet-recover", "fleet-apply-early", "fleet-apply")
+_UNITS = (
+    "fleet-recover",
+    "fleet-recover-ovs",
+    "fleet-recover-libvirt",
+    "fleet-apply-early",
+    "fleet-apply",
+    "fleet-prove",
+)
 _UNIT_FOLDER = "/etc/systemd/system"
 #: netplan's systemd generator, by where releases have put it.
 GENERATORS = ("/usr/libexec/netplan/generate", "/usr/lib/netplan/generate")
+#: What starts networkd at boot is here: its [Install], and what netplan's generator makes.
+_ENABLED = (
+    "/etc/systemd/system/multi-user.target.wants",
+    "/usr/lib/systemd/system/multi-user.target.wants",
+    "/run/systemd/generator.late/multi-user.target.wants",
+)
 #: Lines of a difference that are shown.
 _LINES = 20
 
@@ -84,13 +100,38 @@ def wanted(
     """
     found: Wanted = {path: (None, _mode(path)) for path in _ours(paths.root)}
     for path, text in (manager.get("files") or {}).items():
-        found[check_path(path)] = (text, _mode(path))
+        found[check_path(path)] = (with_macs(text, paths.root), _mode(path))
     text = sysctl_text(state.resources)
     if text is not None and not entries and _host_says(paths.root, state):
         return found
     if text is not None or any(_is_sysctl(entry) for entry in entries.values()):  # type: ignore[arg-type]
         found[SYSCTL] = (text, 0o644)
     return found
+
+
+def mac_of(device: str) -> str:
+    """Return what stands in a manager's file for the MAC of a NIC, which only its host knows."""
+    return f"{_MAC[0]}{device}{_MAC[1]}"
+
+
+#: No name of a device has these around it, and no manager's word.
+_MAC = ("<mac of ", ">")
+
+
+def with_macs(text: str, root: str = "") -> str:
+    """Return a manager's file with the MACs of this host's NICs filled in.
+
+    Where the host lacks the NIC, ``none``: a plan has a problem with that NIC anyway.
+    """
+    parts = text.split(_MAC[0])
+    for number, part in enumerate(parts[1:], 1):
+        device, _, rest = part.partition(_MAC[1])
+        try:
+            with open(f"{root}/sys/class/net/{device}/address", encoding="ascii") as file:
+                parts[number] = file.read().strip() + rest
+        except OSError:
+            parts[number] = "none" + rest
+    return "".join(parts)
 
 
 def _host_says(root: str, state: State) -> bool:
@@ -162,7 +203,7 @@ def with_files(
     changes += _missing_units(paths.root) if entries else []
     if not changes and not plan.changes:
         changes += _committed(paths, state, entries)
-    problems = _missing_netplan(paths.root, manager)
+    problems = _unready(paths.root, manager)
     if not changes and not problems:
         return plan
     bound += encode((changes, problems))
@@ -175,13 +216,19 @@ def with_files(
     )
 
 
-def _missing_netplan(root: str, manager: dict[str, Any]) -> list[Problem]:
-    if not any(path.startswith(NETPLAN) for path in manager.get("files") or ()):
+def _unready(root: str, manager: dict[str, Any]) -> list[Problem]:
+    """Return why the host's manager would not read its files at the next boot."""
+    paths = list(manager.get("files") or ())
+    if any(path.startswith(NETPLAN) for path in paths) and not netplan_generator(root):
+        remedy = "install the package netplan.io, or write fleet: {manager: none}"
+        return [Problem("host", "netplan", GENERATORS[0], "no such program", remedy)]
+    booted = os.path.isdir(f"{root}/run/systemd/system")
+    if not booted or not any(path.startswith(NETWORKD) for path in paths):
         return []
-    if netplan_generator(root):
+    if any(os.path.lexists(f"{root}{folder}/systemd-networkd.service") for folder in _ENABLED):
         return []
-    remedy = "install the package netplan.io, or write fleet: {manager: none}"
-    return [Problem("host", "netplan", GENERATORS[0], "no such program", remedy)]
+    remedy = "systemctl enable --now systemd-networkd, or write fleet: {manager: none}"
+    return [Problem("host", "systemd-networkd", "to start at boot", "it is not enabled", remedy)]
 
 
 def netplan_generator(root: str) -> str:

@@ -18,22 +18,47 @@ from fleet.host.transactions.lasting import is_private_enough, look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from fleet.host.transactions.files import Paths
 
 
-def stage(paths: Paths, directory: str, wanted: dict[str, tuple[str | None, int]]) -> list[Any]:
+def stage(
+    paths: Paths,
+    directory: str,
+    wanted: dict[str, tuple[str | None, int]],
+    record: Callable[[list[Any]], dict[str, tuple[str | None, int]]] | None = None,
+) -> list[Any]:
     """Stage every file and record what its target is now; return the entries, sealed on the disk.
 
     ``wanted`` maps a path (without the root) to its new text and mode; text None removes the
-    file. Raises OSError where there is no room or a directory is not root's alone to write.
+    file. ``record`` returns more of them, made of the entries. Raises OSError where there is no
+    room or a directory is not root's alone to write.
     """
+    entries = _entries(paths, directory, wanted)
+    if record is not None:
+        more = record(entries)
+        wanted = {**wanted, **more}
+        entries += _entries(paths, directory, more)
+    files.create(f"{directory}/undo", files.seal(wire.dumps(entries)))
+    for entry in entries:
+        text, mode = wanted[entry["path"]]
+        _check_folder(f"{paths.root}{entry['path']}")
+        if text is not None:
+            staged = f"{paths.root}{entry['staged']}"
+            files.remove(staged)
+            files.create(staged, text.encode("utf-8", "surrogatepass"), mode)
+    return entries
+
+
+def _entries(
+    paths: Paths, directory: str, wanted: dict[str, tuple[str | None, int]]
+) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for path in sorted(wanted):
         text, mode = wanted[path]
-        target = f"{paths.root}{path}"
-        before = _look(target)
+        before = _look(f"{paths.root}{path}")
         if _same(before, text, mode):
             continue
         entries.append(
@@ -45,14 +70,6 @@ def stage(paths: Paths, directory: str, wanted: dict[str, tuple[str | None, int]
                 "after": None if text is None else files.sha256(text),
             }
         )
-    files.create(f"{directory}/undo", files.seal(wire.dumps(entries)))
-    for entry in entries:
-        text, mode = wanted[entry["path"]]
-        _check_folder(f"{paths.root}{entry['path']}")
-        if text is not None:
-            staged = f"{paths.root}{entry['staged']}"
-            files.remove(staged)
-            files.create(staged, text.encode("utf-8", "surrogatepass"), mode)
     return entries
 
 

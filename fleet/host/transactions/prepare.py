@@ -10,7 +10,16 @@ from fleet.host.planning import ledger
 from fleet.host.preflight import problem
 from fleet.host.refusal import Refused
 from fleet.host.spec import encode
-from fleet.host.transactions import crash, fence, files, lasting, persist
+from fleet.host.transactions import (
+    crash,
+    fence,
+    files,
+    first_boot,
+    lasting,
+    manager,
+    persist,
+    units,
+)
 from fleet.host.transactions.journal import PREPARED, Journal
 from fleet.host.transactions.transaction import Transaction, remove_tree
 
@@ -55,7 +64,7 @@ def prepare(
         raise _no_room(error) from error
     try:
         crash.point("prepare.journal.allocated")
-        entries = persist.stage(paths, directory, wanted)
+        entries = persist.stage(paths, directory, wanted, _record(paths, name, facts))
         crash.point("prepare.files.staged")
         sealed = files.seal(wire.dumps(snapshot))
         files.create(f"{directory}/snapshot", sealed)
@@ -63,6 +72,7 @@ def prepare(
         files.make_private(paths.live(name))
         files.create(f"{paths.live(name)}/snapshot", sealed)
         files.create(f"{paths.live(name)}/settling", b"")
+        manager.remember(paths.live(name), paths.root, system, entries)
         crash.point("prepare.snapshot.written")
         journal.append(
             PREPARED,
@@ -77,6 +87,15 @@ def prepare(
         _drop(paths, directory)
         remove_tree(paths.live(name))
         raise _no_room(error) from error
+
+
+def _record(paths: Paths, name: str, facts: dict[str, Any]) -> Any:
+    """Return what makes the record for the first boot, None where no unit of ours would read it."""
+    if not os.path.isdir(paths.root + units.BOOTED):
+        return None
+    return lambda entries: {
+        first_boot.RECORD: (first_boot.record_text(paths, entries, facts, name), 0o600)
+    }
 
 
 def _no_room(error: OSError) -> Refused:

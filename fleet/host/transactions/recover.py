@@ -7,11 +7,12 @@ nothing left to do. On the way back nothing waits for a disk.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 from fleet.host import wire
-from fleet.host.transactions import crash, fence, files, persist
+from fleet.host.transactions import crash, fence, files, first_boot, manager, persist, points, units
 from fleet.host.transactions.files import Paths
 from fleet.host.transactions.journal import (
     ABANDONED,
@@ -49,11 +50,13 @@ def settle(
     memory: dict[str, Any] | None = None,
     patience: float = PATIENCE,
     again: bool = False,
+    at: str = "",
 ) -> dict[str, Any]:
     """Bring a transaction to its end and return its outcome, {"state", "reason", "problems"}.
 
-    ``memory`` is {"snapshot", "entries"} where the caller holds them; otherwise /run and the
-    journal's directory are asked. ``again`` tries a revert that failed once more.
+    ``memory`` is {"snapshot", "entries", "manager"} where the caller holds them; otherwise /run and
+    the journal's directory are asked. ``again`` tries a revert that failed once more. ``at`` is the
+    point of a boot up to which it is put back, all of them without one.
     """
     try:
         files.make_private(transaction.paths.run)
@@ -66,12 +69,36 @@ def settle(
             return _ended(transaction)
         here = not transaction.rebooted(system)
         if forward(transaction, here):
-            return _finish_forward(transaction)
+            return _finish_forward(transaction, system, here)
         if not transaction.armed_once:
             return _abandon(transaction, reason)
         if here and transaction.decide(REVERTING) == CONFIRMED:
-            return _finish_forward(transaction)
-        return _go_back(transaction, system, here, reason, problems, memory)
+            return _finish_forward(transaction, system, here)
+        if not here:
+            return _go_back_after_boot(transaction, system, reason, at)
+        return _go_back(transaction, system, reason, problems, memory)
+
+
+def settle_as_armed(
+    transaction: Transaction, system: System, reason: str = "", again: bool = False, at: str = ""
+) -> dict[str, Any]:
+    """Settle by the copy of the helper that armed the transaction, where this is another version.
+
+    What it put into its snapshot, and how, only that one knows for certain.
+    """
+    from fleet.host.kernel.system import CommandError
+
+    archive = str(transaction.facts.get("archive") or "")
+    paths = transaction.paths
+    if not transaction.terminal and os.path.isfile(archive) and archive != units.own_archive(paths):
+        argv = [units.PYTHON, "-I", "-S", "-B", archive, "recover", transaction.name]
+        argv += [reason] if reason else []
+        try:
+            system.run(argv, check=False, timeout=2 * PATIENCE)
+        except CommandError as error:
+            sys.stderr.write(f"fleet: {error}\n")
+        transaction.read()
+    return settle(transaction, system, reason, again=again, at=at)
 
 
 def _ended(transaction: Transaction) -> dict[str, Any]:
@@ -93,7 +120,7 @@ def _abandon(transaction: Transaction, reason: str) -> dict[str, Any]:
     return transaction.outcome()
 
 
-def _finish_forward(transaction: Transaction) -> dict[str, Any]:
+def _finish_forward(transaction: Transaction, system: System, here: bool) -> dict[str, Any]:
     """CONFIRMED → PERSISTING → COMMITTED; raises OSError where a rename fails, to try again."""
     entries = persist.load(transaction.directory)
     if transaction.journal.state == APPLIED:
@@ -101,6 +128,9 @@ def _finish_forward(transaction: Transaction) -> dict[str, Any]:
     transaction.best_effort(PERSISTING)
     crash.point("persist.begin")
     persist.carry_out(transaction.paths, entries)
+    manager.drop(transaction.paths.root, entries)
+    if not here:
+        manager.generate_again(system, transaction.paths.root, entries)
     transaction.finish(COMMITTED)
     _clear(transaction)
     return transaction.outcome()
@@ -109,25 +139,67 @@ def _finish_forward(transaction: Transaction) -> dict[str, Any]:
 def _go_back(
     transaction: Transaction,
     system: System,
-    here: bool,
     reason: str,
     problems: Any,
     memory: dict[str, Any] | None,
 ) -> dict[str, Any]:
     crash.point("revert.begin")
-    reason = reason or str(transaction.facts.get("reason") or "")
-    reason = reason or ("the host rebooted before it was confirmed" if not here else "not settled")
+    reason = reason or str(transaction.facts.get("reason") or "not settled")
     problems = list(problems) or list(transaction.facts.get("problems") or ())
     transaction.best_effort(REVERTING, reason=reason, problems=problems[:20])
     left = _take_back_files(transaction, memory)
-    if here:
-        left += _restore(transaction, system, memory)
+    left += _restore(transaction, system, memory)
+    return _gone_back(transaction, reason, problems, left)
+
+
+def _gone_back(
+    transaction: Transaction, reason: str, problems: list[Any], left: list[str]
+) -> dict[str, Any]:
     state = REVERT_FAILED if left else REVERTED
     transaction.finish(state, reason=reason, problems=problems[:20], remaining=left[:100])
     if not left:
         _clear(transaction)
     crash.point("revert.done")
     return transaction.outcome()
+
+
+def _go_back_after_boot(
+    transaction: Transaction, system: System, reason: str, at: str
+) -> dict[str, Any]:
+    """The kernel has forgotten what was done; what is left are files, and databases that were
+    written at once. Each is put back at its point of the boot, the last of which is the end."""
+    crash.point("revert.begin")
+    facts = transaction.facts
+    reason = reason or str(facts.get("reason") or "the host rebooted before it was confirmed")
+    problems, left = list(facts.get("problems") or ()), list(facts.get("left") or ())
+    try:
+        snapshot = load_snapshot(transaction)
+    except (OSError, ValueError):
+        snapshot = None
+    done = list(facts.get("put_back") or ())
+    todo = [point for point in points.needed(snapshot) if point not in done]
+    for point in todo:
+        if at and points.ORDER.index(point) > points.ORDER.index(at):
+            break
+        if point == points.FILES:
+            left += _take_back_files(transaction, None)
+            manager.generate_again(system, transaction.paths.root, _entries(transaction))
+        else:
+            left += points.put_back(point, system, snapshot)
+        done.append(point)
+        transaction.best_effort(
+            REVERTING, reason=reason, problems=problems[:20], put_back=done, left=left[:100]
+        )
+    if [point for point in todo if point not in done]:
+        return {"state": REVERTING, "reason": reason, "put_back": done}
+    return _gone_back(transaction, reason, problems, left)
+
+
+def _entries(transaction: Transaction) -> list[Any]:
+    try:
+        return persist.load(transaction.directory)
+    except (OSError, ValueError):
+        return []
 
 
 def _take_back_files(transaction: Transaction, memory: dict[str, Any] | None) -> list[str]:
@@ -154,12 +226,14 @@ def _restore(transaction: Transaction, system: System, memory: dict[str, Any] | 
         snapshot = (memory or {}).get("snapshot") or load_snapshot(transaction)
     except (OSError, ValueError) as error:
         return [f"the snapshot cannot be read: {error}"]
+    tried = (memory or {}).get("manager") or manager.remembered(transaction)
+    told = manager.take_back(system, transaction.paths.root, tried) if tried is not None else []
     snapshot = _with_theirs(transaction, system, snapshot)
     left = _rounds(system, snapshot)
     if stuck:
         stuck = fence.kill_all(facts.get("cgroup", ""), facts.get("session"), FENCE_BUDGET)
         left = _rounds(system, snapshot)
-    return left + [f"process {who[0]} cannot be killed" for who in stuck]
+    return told + left + [f"process {who[0]} cannot be killed" for who in stuck]
 
 
 def _with_theirs(transaction: Transaction, system: System, snapshot: Any) -> Any:
@@ -260,10 +334,12 @@ def _clear(transaction: Transaction) -> None:
     fence.leave(str(transaction.facts.get("cgroup", "")))
 
 
-def recover_all(paths: Paths, system: System, reason: str = "") -> list[dict[str, Any]]:
+def recover_all(
+    paths: Paths, system: System, reason: str = "", at: str = ""
+) -> list[dict[str, Any]]:
     """Settle every transaction that nobody else will; return their states after it.
 
-    A revert that failed in this boot is tried once more.
+    A revert that failed in this boot is tried once more. ``at`` is the point of a boot.
     """
     settled = []
     for name in names(paths):
@@ -278,7 +354,7 @@ def recover_all(paths: Paths, system: System, reason: str = "") -> list[dict[str
             continue
         again = transaction.state == REVERT_FAILED and not transaction.rebooted(system)
         if again or transaction.stale(system) or _overdue(transaction, system):
-            outcome = settle(transaction, system, reason, again=again)
+            outcome = settle_as_armed(transaction, system, reason, again=again, at=at)
             settled.append({"transaction": name, **outcome})
         transaction.journal.close()
     return settled
@@ -296,9 +372,15 @@ def main(arguments: list[str]) -> int:
     from fleet.host.kernel.system import System
 
     paths, system = Paths(), System()
-    if arguments:
+    if arguments[:1] == ["--at"]:
+        outcomes = recover_all(paths, system, at=arguments[1])
+        if arguments[1] == points.FILES and first_boot.going_back(paths):
+            first_boot.go_back(paths)
+            manager.generate(system, paths.root)
+    elif arguments:
         transaction = Transaction(paths, arguments[0])
-        outcomes = [settle(transaction, system, "the deadline passed without a confirmation")]
+        reason = (arguments[1:] or ["the deadline passed without a confirmation"])[0]
+        outcomes = [settle(transaction, system, reason)]
     else:
         outcomes = recover_all(paths, system)
     for outcome in outcomes:

@@ -189,6 +189,8 @@ class Transaction:
 
     def status(self, system: System) -> dict[str, Any]:
         """Return what ``fleet status`` shows; times are seconds of CLOCK_BOOTTIME."""
+        from fleet.host.transactions.first_boot import result
+
         facts, state, now = self.facts, self.state, system.boottime()
         here = not self.rebooted(system)
         began = facts.get("prepared_at") if here else None
@@ -208,6 +210,7 @@ class Transaction:
             "confirmed": self.confirmed,
             "waiting": self.waiting(),
             "outcome": self.outcome(),
+            "first_boot": result(self.directory),
         }
         if here and not self.terminal and "deadline" in facts:
             status["seconds_left"] = round(max(0.0, facts["deadline"] - now), 1)

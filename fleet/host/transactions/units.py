@@ -35,7 +35,8 @@ Description=fleet: put back what was not confirmed before the host went down
 DefaultDependencies=no
 RequiresMountsFor=/var/lib/fleet /etc
 After=local-fs.target systemd-remount-fs.service
-Before=network-pre.target systemd-networkd.service NetworkManager.service shutdown.target
+Before=systemd-sysctl.service network-pre.target systemd-networkd.service NetworkManager.service
+Before=networking.service shutdown.target
 Wants=network-pre.target
 Conflicts=shutdown.target
 ConditionDirectoryNotEmpty=/var/lib/fleet/journal
@@ -43,11 +44,47 @@ ConditionDirectoryNotEmpty=/var/lib/fleet/journal
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart={python} -I -S -B {archive} recover
+ExecStart={python} -I -S -B {archive} recover --at files
 TimeoutStartSec=120
 
 [Install]
 WantedBy=sysinit.target
+"""
+
+RECOVER_OVS = """\
+[Unit]
+Description=fleet: put back what was not confirmed in the database of Open vSwitch
+DefaultDependencies=no
+After=fleet-recover.service ovsdb-server.service
+Before=ovs-vswitchd.service shutdown.target
+Conflicts=shutdown.target
+ConditionDirectoryNotEmpty=/var/lib/fleet/journal
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={python} -I -S -B {archive} recover --at ovs
+TimeoutStartSec=120
+
+[Install]
+WantedBy=ovs-vswitchd.service
+"""
+
+RECOVER_LIBVIRT = """\
+[Unit]
+Description=fleet: put back what was not confirmed of libvirt's definitions
+After=fleet-recover.service fleet-recover-ovs.service
+Before=libvirtd.service virtqemud.service virtnetworkd.service virtnwfilterd.service
+ConditionDirectoryNotEmpty=/var/lib/fleet/journal
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={python} -I -S -B {archive} recover --at libvirt
+TimeoutStartSec=120
+
+[Install]
+WantedBy=multi-user.target
 """
 
 APPLY_EARLY = """\
@@ -89,11 +126,32 @@ TimeoutStartSec=120
 WantedBy=multi-user.target
 """
 
+PROVE = """\
+[Unit]
+Description=fleet: the first boot after a commit reaches what it has to, or goes back
+RequiresMountsFor=/var/lib/fleet
+After=network.target systemd-networkd.service fleet-apply.service ovs-vswitchd.service
+Before=libvirtd.service virtqemud.service virtnetworkd.service libvirt-guests.service
+ConditionPathExists=/var/lib/fleet/unproven.json
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={python} -I -S -B {archive} boot prove
+TimeoutStartSec=300
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 #: Unit → its text before the program's path is filled in, and what wants it.
 UNITS = {
     "fleet-recover.service": (RECOVER, "sysinit.target"),
+    "fleet-recover-ovs.service": (RECOVER_OVS, "ovs-vswitchd.service"),
+    "fleet-recover-libvirt.service": (RECOVER_LIBVIRT, "multi-user.target"),
     "fleet-apply-early.service": (APPLY_EARLY, "sysinit.target"),
     "fleet-apply.service": (APPLY, "multi-user.target"),
+    "fleet-prove.service": (PROVE, "multi-user.target"),
 }
 
 
@@ -194,16 +252,31 @@ def _install_file(path: str, text: str) -> bool:
 
 def stage_helper(paths: Paths) -> str:
     """Write the helper's sources as one archive and return its path; once per content."""
-    texts = {**_pyroute2(paths), **sources()}
-    digest = files.sha256("\0".join(f"{name}\0{texts[name]}" for name in sorted(texts)))
-    folder = f"{paths.state}/boot"
-    files.make_private(folder)
-    path = f"{folder}/fleet-{digest[:16]}.pyz"
+    texts = _texts(paths)
+    path = _archive_path(paths, texts)
+    files.make_private(os.path.dirname(path))
     try:
         files.read(path)
     except FileNotFoundError:
         files.replace(path, _archive(texts))
     return path
+
+
+def own_archive(paths: Paths) -> str:
+    """Return where the archive of this very helper is, or would be; empty without its sources."""
+    try:
+        return _archive_path(paths, _texts(paths))
+    except (OSError, ValueError):
+        return ""
+
+
+def _texts(paths: Paths) -> dict[str, str]:
+    return {**_pyroute2(paths), **sources()}
+
+
+def _archive_path(paths: Paths, texts: dict[str, str]) -> str:
+    digest = files.sha256("\0".join(f"{name}\0{texts[name]}" for name in sorted(texts)))
+    return f"{paths.state}/boot/fleet-{digest[:16]}.pyz"
 
 
 def helper_folder() -> str:

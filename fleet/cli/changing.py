@@ -47,21 +47,32 @@ class Wishes:
         """Return the options of the rollout: the inventory's, where nothing was said."""
         from fleet.rollout.options import RolloutOptions
 
-        return RolloutOptions.of(
-            config,
-            canary=self.canary,
-            wave=self.wave,
-            soak=self.soak,
-            max_failures=self.max_failures,
-            confirm_timeout=self.confirm_timeout,
-            allow=self.allow or None,
-        )
+        return RolloutOptions.of(config, **self.given)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was said of the rollout's options, as ``RolloutOptions.of`` takes it."""
+        words = {
+            "canary": self.canary,
+            "wave": self.wave,
+            "soak": self.soak,
+            "max_failures": self.max_failures,
+            "confirm_timeout": self.confirm_timeout,
+            "allow": self.allow or None,
+        }
+        return {word: value for word, value in words.items() if value is not None}
 
 
 def roll_out(scope: Scope, plan_file: Path | None, wishes: Wishes) -> int:
     """Roll out what the scope selects and return the exit code."""
     if not wishes.yes and not sys.stdin.isatty():
         raise UsageError("nobody can be asked here (stdin is no terminal); say --yes to go ahead")
+    if wishes.resume and (plan_file is not None or scope.narrowed):
+        what = "--plan" if plan_file is not None else "selectors"
+        raise UsageError(
+            f"--resume goes on with every host of its run, by the plans that were reviewed for it: "
+            f"leave {what} out"
+        )
     reviewed = _read(plan_file)
     work = _work(scope, reviewed, wishes)
     wishes.options(work.project.config)  # what is wrong with them is said before a host is asked
@@ -124,7 +135,9 @@ async def _roll_out(
 ) -> Run:
     options = wishes.options(work.project.config)
     async with work.engine(progress.show) as engine:
-        return await engine.rollout(work.selection, options, reviewed, wishes.resume)
+        return await engine.rollout(
+            work.selection, options, reviewed, wishes.resume, given=wishes.given
+        )
 
 
 def _read(plan_file: Path | None) -> Reviewed | None:

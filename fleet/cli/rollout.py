@@ -31,6 +31,7 @@ def _wave(text: str | None) -> str | None:
     fleet rollout --plan rack3.plan --yes         exactly what was reviewed
     fleet rollout --host hv-r3-1 --allow drain    permit what guests must leave for
     fleet rollout --resume RUN                    go on with a run that was killed
+    fleet rollout --resume RUN --max-failures 3   with another option from now on
     """,
 )
 def rollout(
@@ -102,7 +103,8 @@ def rollout(
         typer.Option(
             "--resume",
             metavar="RUN",
-            help="Go on with a run that was killed or stopped; hosts it committed are skipped.",
+            help="Go on with a run that was killed or stopped; hosts it committed are skipped. "
+            "Its options hold, save those given now.",
             autocompletion=complete.runs,
             show_default=False,
         ),

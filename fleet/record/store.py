@@ -81,9 +81,11 @@ class Store:
             self.session.add(StateRow(digest=entry.state_digest, state=state, withheld=withheld))
             self.session.flush()
 
-    def resume_run(self, run: str, controller: str, pid: int) -> int:
-        """Record that a run is begun again by another process; return which attempt it is."""
+    def resume_run(self, run: str, controller: str, pid: int, options: dict[str, Any]) -> int:
+        """Record that a run is begun again by another process, with the options that hold from
+        now on; return which attempt it is."""
         row = self._run(run)
+        row.options = options
         row.attempt, row.controller, row.pid = row.attempt + 1, controller, pid
         row.ended, row.stopped = None, ""
         return row.attempt

@@ -119,9 +119,9 @@ class Record:
         """Record that a run begins: who, what, and every host's plan and state."""
         await self.do(lambda store: store.begin_run(run, hosts))
 
-    async def resume_run(self, run: str, controller: str, pid: int) -> int:
+    async def resume_run(self, run: str, controller: str, pid: int, options: dict[str, Any]) -> int:
         """Record that a run is begun again; return which attempt it is."""
-        return await self.do(lambda store: store.resume_run(run, controller, pid))
+        return await self.do(lambda store: store.resume_run(run, controller, pid, options))
 
     async def waves(self, run: str, waves: Sequence[Sequence[str]]) -> None:
         """Record which hosts change together."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from fleet.errors import UsageError
 from fleet.rollout import controller, rolling, settle
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from fleet.rollout.engine import Engine
 
 
-async def resume(engine: Engine, name: str) -> Run:
-    """Go on with a run that was broken off; its options and reviewed plans are the record's."""
+async def resume(engine: Engine, name: str, given: Mapping[str, Any]) -> Run:
+    """Go on with a run that was broken off; its options and reviewed plans are the record's, save
+    the options ``given``."""
     record = engine.record()
     past = await record.load_run(name)
     if past.ended is None and controller.alive(past.controller, past.pid):
         raise UsageError(f"run {past.id} still goes on: process {past.pid} of {past.controller}")
     if past.kind != "rollout":
         raise UsageError(f"run {past.id} took another back; revert that one again instead")
-    kept = {key: value for key, value in past.options.items() if value is not None}
-    options = RolloutOptions.of(kept, confirm_timeout=kept.get("confirm_timeout"))
+    options = _options(past, given)
     shared = rolling.begin(engine, options, past.id)
-    attempt = await record.resume_run(past.id, shared.owner, os.getpid())
+    attempt = await record.resume_run(past.id, shared.owner, os.getpid(), asdict(options))
     names = [each for each in past.hosts if each in engine.inventory.hosts]
     targets = engine.targets([each for each in names if not resuming.over(past.hosts[each])])
     engine.emit(RunStarted(past.id, len(names)))
@@ -68,6 +68,17 @@ async def resume(engine: Engine, name: str) -> Run:
         run = await rolling.finish(engine, course, revision)
     done = {**{each: end for each, end in ends.items() if end is not None}, **run.hosts}
     return replace(run, hosts={each: done[each] for each in names if each in done})
+
+
+def _options(past: PastRun, given: Mapping[str, Any]) -> RolloutOptions:
+    changed = [name for name, host in past.hosts.items() if host.outcome == words.COMMITTED]
+    if "canary" in given and changed:
+        raise UsageError(
+            f"run {past.id} has had its canary ({changed[0]} is committed): leave --canary out; "
+            "--wave says how many hosts are next"
+        )
+    kept = {key: value for key, value in past.options.items() if value is not None}
+    return RolloutOptions.of(kept, **{"confirm_timeout": kept.get("confirm_timeout"), **given})
 
 
 async def _take_up(

@@ -149,13 +149,15 @@ class Engine:
         options: RolloutOptions,
         reviewed: Plans | None = None,
         resume: str = "",
+        given: Mapping[str, Any] | None = None,
     ) -> Run:
         """Roll out and return how every host ended; never raises for what a host does.
 
         ``reviewed`` (of ``fleet.plan_file.read``, or what ``plan`` returned) binds each host to
         the plan that was shown: another digest is refused as stale. ``resume`` names a run that
         was killed: its hosts, options and reviewed plans are taken from the record, hosts it
-        committed are skipped, what it left in flight is settled first.
+        committed are skipped, what it left in flight is settled first; ``given`` are the options
+        that are other ones from now on, by name.
 
         SIGINT and SIGTERM are taken over meanwhile: the first begins no further host and settles
         what is in flight, the second returns at once; hosts still armed put themselves back.
@@ -163,7 +165,7 @@ class Engine:
         from fleet.rollout import again, rolling
 
         if resume:
-            return await again.resume(self, resume)
+            return await again.resume(self, resume, given or {})
         return await rolling.rollout(self, selection, options, reviewed)
 
     def stop(self, reason: str = "stopped by the operator") -> None:

@@ -85,11 +85,12 @@ def _take_back(spec: dict[str, Any], change: Change) -> None:
     if name == "activation_mode":
         # A plan says how a link is; an intent only says where it shall not be as usual, up.
         change = amended(change, before={"up": None, "down": "off"}.get(change.before))
-    if change.what == "addresses" and isinstance(change.before, str):
-        # A plan shows an address that has nothing but itself as that; a state has it as an entry.
-        change = amended(change, before={"address": change.before})
     if isinstance(value, (list, tuple)) and not isinstance(change.before, (list, tuple)):
         entries = [each for each in value if not _same(each, change.after)]
+        texts = any(isinstance(each, str) for each in value)
+        if change.what == "addresses" and isinstance(change.before, str) and not texts:
+            # A plan shows an address that has nothing but itself as that, a state as an entry.
+            change = amended(change, before={"address": change.before})
         holder[name] = [*entries, change.before] if change.before is not None else entries
     elif change.before is None:
         holder.pop(name, None)

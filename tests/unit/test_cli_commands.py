@@ -359,3 +359,31 @@ def test_problem_of_a_plan_is_exit_3(engine: type[Engine], capsys: Any) -> None:
     code, out, _ = run(capsys, "plan", "--host", "hv-1")
     assert code == 3
     assert "do       correct its match" in out
+
+
+@pytest.mark.parametrize("words", [("--host", "hv-1"), ("--plan", "some.plan")])
+def test_resume_takes_no_other_hosts_and_plans(
+    engine: type[Engine], capsys: Any, words: tuple[str, ...]
+) -> None:
+    """Selectors and plan files with --resume are exit 2, and no host is contacted."""
+    code, _, err = run(capsys, "rollout", "--yes", "--resume", "r1", *words)
+    assert code == 2
+    assert "every host of its run" in err
+    assert engine.asked == []
+
+
+def test_confirm_and_revert_as_json(engine: type[Engine], capsys: Any) -> None:
+    """--json of confirm and revert is one document with each host's outcome and the exit code."""
+    end = HostOutcome("hv-1", "committed", "", (), 1, 3, 2.0, "t1")
+    engine.answers["confirm"] = {"hv-1": end}
+    code, out, _ = run(capsys, "confirm", "t1", "--json")
+    said = json.loads(out)
+    assert (code, said["command"], said["exit_code"]) == (0, "confirm", 0)
+    assert said["hosts"]["hv-1"]["outcome"] == "committed"
+    back = HostOutcome("hv-1", "reverted", "by the operator", (), 1, 3, 2.0, "t1")
+    engine.answers["revert"] = Run("t1", {"hv-1": back})
+    code, out, _ = run(capsys, "revert", "t1", "--json", "--allow", "foreign,drain")
+    said = json.loads(out)
+    assert (code, said["command"], said["exit_code"], said["run"]) == (0, "revert", 0, "t1")
+    assert said["hosts"]["hv-1"]["outcome"] == "reverted"
+    assert engine.asked[-1][3].allow == ("foreign", "drain")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,34 @@ def test_resume_skips_hosts_that_are_committed(
     resumed = with_engine(fleet, lambda e: e.rollout(ALL, RolloutOptions(), resume=run.id))
     assert outcomes(resumed.hosts) == {"h0": "committed", "h1": "committed"}
     assert [host.dials for host in fleet.hosts.values()] == dials
+
+
+def test_options_given_with_resume_hold(tmp_path: Path) -> None:
+    """A resumed run takes the options given with it, keeps the others, and records both."""
+    fleet = fleet_of(tmp_path, 4)
+    fleet.hosts["h0"].ways.add("refuse")
+    first = RolloutOptions(canary=1, wave="1", confirm_timeout=77)
+    run = with_engine(fleet, lambda e: e.rollout(ALL, first))
+    assert outcomes(run.hosts)["h1"] == "not started"
+    fleet.hosts["h1"].ways.add("refuse")
+    given = {"max_failures": 2, "wave": "100%", "soak": 0.5}
+    run = with_engine(fleet, lambda e: e.rollout(ALL, RolloutOptions(), resume=run.id, given=given))
+    assert outcomes(run.hosts) == {
+        "h0": "refused", "h1": "refused", "h2": "committed", "h3": "committed"
+    }  # fmt: skip
+    assert fleet.hosts["h2"].deadline - time.monotonic() > 70
+    recorded = reader.run(tmp_path, run.id).options
+    assert (recorded["max_failures"], recorded["soak"], recorded["confirm_timeout"]) == (2, 0.5, 77)
+
+
+def test_a_canary_is_not_given_twice(tmp_path: Path) -> None:
+    """Once a host is committed, another canary on resume is refused, and why is said."""
+    fleet = fleet_of(tmp_path, 2)
+    fleet.hosts["h1"].ways.add("refuse")
+    run = with_engine(fleet, lambda e: e.rollout(ALL, RolloutOptions()))
+    given = {"canary": 2}
+    with pytest.raises(UsageError, match="has had its canary"):
+        with_engine(fleet, lambda e: e.rollout(ALL, RolloutOptions(), resume=run.id, given=given))
 
 
 def test_a_run_that_still_goes_on_is_not_resumed(

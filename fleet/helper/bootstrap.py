@@ -5,12 +5,18 @@ On a host an archive lies in ``/var/lib/fleet/helper/NAME/``: ``source``, as it 
 
     32 bytes   BLAKE2b of the head
      8 bytes   length of the head
-    head       marshal of (loader, index); the index has place, length and BLAKE2b of each module
+    head       marshal of (loader, index, core); the index has place, length and BLAKE2b of each
+               module, the core is (name, code) of those that every audit runs, in that order
     modules    marshal of a code object each
 
-Only what is imported is read, and it is checked each time. A flipped bit in the head is a mismatch:
-the archive is compiled again, or pushed again where its source is not as it was pushed either. One
-in a module has the module compiled from the source on the spot, and the file is gone for the next.
+What is not of the core is read when it is imported, and checked each time. A flipped bit in the
+head is a mismatch: the archive is compiled again, or pushed again where its source is not as it was
+pushed either. One in a module has the module compiled from the source on the spot, and the file is
+gone for the next.
+
+The core is there because half of an audit's time was importing: one read, one check and one
+``marshal.loads`` for all of it, and no finder asked for each, take 3 ms less. Likewise ``posix`` is
+imported instead of ``os``, which takes 1 ms, and ``__future__``, a file of its own, nowhere.
 
 BLAKE2b takes half the time of SHA-256, and ``_blake2`` spares a host the import of OpenSSL (4 ms).
 The program's text is compiled at every start, so it holds no more than it takes to find and check
@@ -24,7 +30,7 @@ FOLDER = "/var/lib/fleet/helper"
 KEPT = 2
 
 _HEAD = """\
-import sys,os,marshal
+import sys,marshal,posix as os
 try:from _blake2 import blake2b
 except ImportError:from hashlib import blake2b
 def hash(b):return blake2b(b,digest_size=32).digest()
@@ -56,11 +62,11 @@ exec(h[3],{'h':h,'head':head,'hash':hash,'pyroute2':code('$PYROUTE2'),'name':'$H
 
 #: Part of every archive, and compiled on the host into its code file's head; ``h`` is that head.
 LOADER = """\
-import sys,os,marshal,gc
+import sys,marshal,gc,posix as os
 gc.disable() # a helper lives for seconds, and a collection costs more than it gives back
 F=sys.modules['_frozen_importlib']
 class Code:
- def __init__(self,d,at,path,loader,index):
+ def __init__(self,d,at,path,loader,index,core):
   self.d,self.at,self.path,self.index=d,at,path,index
   s=os.fstat(d);self.file=(s.st_dev,s.st_ino)
  def find_spec(self,name,path=None,target=None):
@@ -86,11 +92,11 @@ class Code:
   from hashlib import sha256
   try:os.unlink(self.path)
   except OSError:pass
-  p=os.path.dirname(self.path)
+  p=self.path.rpartition('/')[0]
   try:
    with open(p+'/source','rb') as f:s=zlib.decompress(f.read())
   except (OSError,zlib.error) as e:raise ImportError(n+': '+str(e))
-  if sha256(s).hexdigest()!=os.path.basename(p):raise ImportError(n+': digest mismatch in '+p)
+  if sha256(s).hexdigest()!=p.rpartition('/')[2]:raise ImportError(n+': digest mismatch in '+p)
   s=json.loads(s);n=n if n in s else n+'.'
   return compile(s[n],n.rstrip('.'),'exec',dont_inherit=True,optimize=2)
 class Later:
@@ -98,7 +104,15 @@ class Later:
   if name=='pyroute2':
    c=Code(*head(pyroute2));sys.meta_path.insert(0,c)
    return c.find_spec(name)
-sys.meta_path[0:0]=[Code(*h),Later()]
+C=Code(*h)
+sys.meta_path[0:0]=[C,Later()]
+for n,c in h[5]:
+ p=n[-1]=='.';n=n.rstrip('.');a,_,b=n.rpartition('.')
+ m=sys.modules[n]=type(sys)(n);m.__loader__=C
+ if p:m.__path__=[]
+ if a:setattr(sys.modules[a],b,m)
+ exec(c,m.__dict__)
+h=h[:4]
 from fleet.host import helper
 sys.stdout.write('{"fleet":"ready"}\\n');sys.stdout.flush()
 try:status=helper.main(name)
@@ -113,7 +127,7 @@ os._exit(status) # what Python would tidy up at its end, the kernel takes back f
 TAKE = (
     _HEAD
     + """\
-import json,zlib
+import json,zlib,os,__future__
 def out(**w):
  sys.stdout.write(json.dumps(w)+'\\n');sys.stdout.flush()
 def refuse(reason):
@@ -152,9 +166,13 @@ def text(data):
  return data if sha256(data).hexdigest()==name else None
 def compiled():
  try:
-  d,at,_,_,index=head(code(name))
+  d,at,_,_,index,_=head(code(name))
   return all(hash(os.pread(d,l,at+o))==b for o,l,b in index.values())
  except (OSError,ValueError,EOFError,TypeError):return False
+F='from __future__ import annotations\\n'
+def made(m,s): # the flag does what the import says, without the import
+ ours=m.startswith('fleet.') and F in s;flag=__future__.annotations.compiler_flag if ours else 0
+ return compile(s.replace(F,'\\n',1) if ours else s,m.rstrip('.'),'exec',flag,True,2)
 def read(path):
  try:
   with open(path,'rb') as f:return f.read(1<<24)
@@ -195,10 +213,11 @@ try:
   put(here+'/source',sent);put(here+'/kind',b'$KIND')
  index,parts,at={},[],0
  modules=json.loads(data);loader=modules.pop('')
+ core=[(m,made(m,modules.pop(m))) for m in modules.pop('.','').split()]
  for m,s in sorted(modules.items()):
-  c=marshal.dumps(compile(s,m.rstrip('.'),'exec',dont_inherit=True,optimize=2))
+  c=marshal.dumps(made(m,s))
   index[m]=(at,len(c),hash(c));at+=len(c);parts.append(c)
- h=marshal.dumps((compile(loader,'fleet','exec',dont_inherit=True),index))
+ h=marshal.dumps((compile(loader,'fleet','exec',dont_inherit=True),index,core))
  put(code(name),hash(h)+len(h).to_bytes(8,'big')+h+b''.join(parts))
  prune()
  out(fleet='taken')

@@ -2,7 +2,8 @@
 
 Two archives: ``helper`` is fleet's own host code; ``pyroute2`` is the part of pyroute2 that
 applying needs, pushed to a host when it first has something to change. An archive is JSON of
-``{module: source}``, a package's name ending in a dot, the loader's empty. It is named by the
+``{module: source}``, a package's name ending in a dot, the loader's empty; what ``"."`` stands for
+are the names of the core. It is named by the
 SHA-256 of that text, whatever library compresses it for the way.
 """
 
@@ -20,6 +21,20 @@ from fleet.helper.bootstrap import LOADER
 HOST = Path(__file__).resolve().parent.parent / "host"
 #: Field types are the controller's alone: a host never evaluates an annotation.
 LEFT_OUT = ("fleet.host.fields", "fleet.host.kind")
+#: What every audit runs, each after what it imports; see bootstrap.
+CORE = (
+    "fleet.", "fleet.host.", "fleet.host.kernel.", "fleet.host.links.", "fleet.host.planning.",
+    "fleet.host.transactions.", "fleet.host.kinds.",
+    "fleet.host.wire", "fleet.host.kernel.netlink", "fleet.host.kernel.system", "fleet.host.spec",
+    "fleet.host.registry", "fleet.host.change", "fleet.host.planning.ledger", "fleet.host.refusal",
+    "fleet.host.state", "fleet.host.planning.digest", "fleet.host.transactions.files",
+    "fleet.host.protocol", "fleet.host.helper", "fleet.host.pattern", "fleet.host.kernel.ip",
+    "fleet.host.links.link", "fleet.host.links.address", "fleet.host.links.route",
+    "fleet.host.links.steps", "fleet.host.links.link_diff", "fleet.host.planning.draft",
+    "fleet.host.planning.conflict", "fleet.host.planning.inside", "fleet.host.planning.plan",
+    "fleet.host.transactions.lasting", "fleet.host.kernel.link_attributes",
+    "fleet.host.kernel.route_attributes", "fleet.host.kernel.observation",
+)  # fmt: skip
 #: What ``pyroute2.iproute.linux`` imports, as files and folders of pyroute2.
 PYROUTE2 = (
     "common.py", "config", "iproute", "netlink/__init__.py", "netlink/core.py",
@@ -44,7 +59,8 @@ class Archive:
 
 def pack(modules: dict[str, str], kind: str = "helper") -> Archive:
     """Return an archive of sources by module; the same sources have the same name."""
-    text = json.dumps({"": LOADER, **modules}, sort_keys=True, separators=(",", ":"))
+    core = " ".join(name for name in CORE if name in modules)
+    text = json.dumps({"": LOADER, ".": core, **modules}, sort_keys=True, separators=(",", ":"))
     return Archive(text.encode(), kind=kind)
 
 

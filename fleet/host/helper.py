@@ -6,7 +6,7 @@ not block any more: the peer may be gone, and the host comes first.
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 import time
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: The longest request, in bytes, and the deepest.
 LONGEST = 64 << 20
 DEEPEST = 32
+#: Bytes read at once; a larger buffer is one that malloc(3) asks the kernel for.
+_PIECE = 1 << 16
 #: Seconds an answer may wait for a peer that does not read, once a transaction is armed.
 _PATIENCE = 5.0
 
@@ -60,7 +62,7 @@ class Channel:
     def _more(self) -> bytes:
         while True:
             try:
-                return os.read(self._read, 1 << 20)
+                return posix.read(self._read, _PIECE)
             except BlockingIOError:
                 import select
 
@@ -72,7 +74,7 @@ class Channel:
     def stop_blocking(self) -> None:
         """From now on drop what a full or closed pipe does not take."""
         try:
-            os.set_blocking(self._write, False)
+            posix.set_blocking(self._write, False)
         except OSError:
             self._open = False
 
@@ -93,7 +95,7 @@ class Channel:
         end = time.monotonic() + budget
         while self._going and self._open:
             try:
-                self._going = self._going[os.write(self._write, self._going) :]
+                self._going = self._going[posix.write(self._write, self._going) :]
             except BlockingIOError:
                 left = end - time.monotonic()
                 if left <= 0:
@@ -156,18 +158,19 @@ def _refuse(channel: Channel, message: str) -> None:
 
 def main(digest: str = "", system: System | None = None, paths: Paths | None = None) -> int:
     """Serve the controller at stdin and stdout; ``digest`` is the helper's own content hash."""
-    os.umask(0o077)
+    posix.umask(0o077)
     # A prefix over everything a program of the host might be told by the login's environment.
-    for name in list(os.environ):
-        if name.startswith(("PYTHON", "LD_")):
-            del os.environ[name]
+    for name in list(posix.environ):
+        if name.startswith((b"PYTHON", b"LD_")):
+            del posix.environ[name]
+            posix.unsetenv(name)
     session = Session(system or System(), paths or Paths(), digest)
     return serve(session, Channel())
 
 
 def unit_main(arguments: list[str]) -> int:
     """What a unit runs: ``recover [TRANSACTION | --at POINT]``, ``boot early | late | prove``."""
-    os.umask(0o077)
+    posix.umask(0o077)
     if arguments[:1] == ["recover"]:
         from fleet.host.transactions.recover import main as recover
 

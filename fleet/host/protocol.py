@@ -6,6 +6,7 @@ does.
 
 from __future__ import annotations
 
+import posix
 import sys
 
 from fleet.host import registry
@@ -115,11 +116,9 @@ def _plan(session: Session, request: Request) -> Answer:
 
 
 def _pending(session: Session) -> Answer | None:
-    import os
-
     folder = session.paths.journal
     try:
-        names = os.listdir(folder)
+        names = posix.listdir(folder)
     except FileNotFoundError:
         return None
     # A finished transaction says so in one small file; an audit reads no journal for it.

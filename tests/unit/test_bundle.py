@@ -54,7 +54,7 @@ def test_one_changed_byte_is_another_archive(tmp_path: Path) -> None:
     second = bundle.helper_archive(tmp_path)
     bundle.helper_archive.cache_clear()
     assert first.name != second.name
-    assert set(unpacked(first)) == {"", "fleet.", "fleet.host.", "fleet.host.helper"}
+    assert set(unpacked(first)) == {"", ".", "fleet.", "fleet.host.", "fleet.host.helper"}
 
 
 def test_the_helper_carries_all_of_the_host_but_the_controllers_types() -> None:
@@ -66,12 +66,14 @@ def test_the_helper_carries_all_of_the_host_but_the_controllers_types() -> None:
     }
     here = {name.removesuffix("__init__") if name.endswith("__init__") else name for name in here}
     assert here - found == set(bundle.LEFT_OUT)
-    assert found - here == {"", "fleet."}
+    assert found - here == {"", ".", "fleet."}
 
 
 def test_nothing_left_out_is_imported_at_run_time() -> None:
     """What is left out is imported only for type checkers and on the controller."""
-    for name, text in unpacked(bundle.helper_archive()).items():
+    modules = unpacked(bundle.helper_archive())
+    modules.pop(".")
+    for name, text in modules.items():
         for node in runtime_nodes(ast.parse(text)):
             if isinstance(node, ast.ImportFrom):
                 names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}

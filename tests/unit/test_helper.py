@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import fleet.host
+from fleet.helper import bundle
 from fleet.host import helper, wire
 from fleet.host.transactions import recover
 
@@ -25,6 +26,7 @@ PACKAGES = {
 }
 REPOSITORY = str(Path(fleet.host.__path__[0]).parents[1])
 FORBIDDEN = {
+    "os",
     "typing",
     "dataclasses",
     "json",
@@ -71,6 +73,8 @@ def test_an_audit_imports_nothing_that_applying_needs() -> None:
     assert [answer["ok"] for answer in answers] == [True, True], answers
     assert code == 0
     assert set(errors.split()) & FORBIDDEN == set()
+    core = {name.rstrip(".") for name in bundle.CORE}
+    assert core <= set(errors.split()), "the core of the archive has only what every audit runs"
 
 
 def test_hello_says_what_the_host_is() -> None:

@@ -8,7 +8,7 @@ unless an attribute says otherwise.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import sys
 import time
 from _socket import AF_NETLINK, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
@@ -172,7 +172,7 @@ def _check(payload: bytes, flags: int, kind: int) -> None:
             inner = _header.unpack_from(payload, 4)[0] if len(payload) >= 20 else 16
             offset = 20 if flags & _CAPPED else 4 + ((inner + 3) & ~3)
         text = text_of(attributes(payload, offset).get(1, b""))  # NLMSGERR_ATTR_MSG
-    raise OSError(-code, f"{os.strerror(-code)}: {text}" if text else os.strerror(-code))
+    raise OSError(-code, f"{posix.strerror(-code)}: {text}" if text else posix.strerror(-code))
 
 
 def attributes(buffer: bytes, offset: int = 0) -> dict[int, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from fleet.host.kernel import link_attributes, route_attributes
 from fleet.host.kernel.system import NAMESPACES
@@ -79,7 +79,7 @@ class Observation:
         found: list[str] | None = self._parts.get("namespaces")
         if found is None:
             try:
-                found = sorted(os.listdir(self.system.root + NAMESPACES))
+                found = sorted(posix.listdir(self.system.root + NAMESPACES))
             except FileNotFoundError:
                 found = []
             self._parts["namespaces"] = found
@@ -263,17 +263,25 @@ def _hardware(system: System, link: Words) -> tuple[str, str]:
         else:
             # Linux before 5.14 does not say in the message.
             place = f"{system.root}/sys/class/net/{link['name']}/device"
-            os.readlink(place)
-        driver = os.readlink(place + "/driver").rpartition("/")[2]
+            posix.readlink(place)
+        driver = posix.readlink(place + "/driver").rpartition("/")[2]
         if bus == "pci":
             return driver, device
         # A virtio NIC is a device on a bus of its own; the PCI function is one above.
-        for part in reversed(os.path.realpath(place).split("/")):
+        for part in reversed(_way(place, device).split("/")):
             if len(part) == 12 and part[4] == part[7] == ":" and part[10] == ".":
                 return driver, part
         return driver, ""
     except OSError:
         return "", ""
+
+
+def _way(place: str, device: str) -> str:
+    if device:
+        return posix.readlink(place)  # of /sys/bus: it leads through all that is above
+    from os.path import realpath
+
+    return realpath(place)
 
 
 def management_path(observation: Observation, addresses: Iterable[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import posix
+from _stat import S_ISDIR, S_ISREG
 
 _PLACES = ("/etc/sysctl.conf", "/etc/sysctl.d")
 
@@ -16,10 +17,14 @@ def written(root: str = "") -> dict[str, str]:
     files: dict[str, str] = {}
     for place in _PLACES:
         path = root + place
-        if os.path.isdir(path):
-            listed = [name for name in os.listdir(path) if name.endswith(".conf")]
+        try:
+            mode = posix.stat(path).st_mode
+        except OSError:
+            continue
+        if S_ISDIR(mode):
+            listed = [name for name in posix.listdir(path) if name.endswith(".conf")]
             files.update({name: f"{path}/{name}" for name in listed})
-        elif os.path.isfile(path):
+        elif S_ISREG(mode):
             files["99-sysctl.conf"] = path
     found: dict[str, str] = {}
     for name in sorted(files):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import time
 
 from fleet.host.kernel.netlink import Netlink
@@ -110,7 +110,7 @@ class System:
 
     def exists(self) -> bool:
         """Say whether this namespace exists."""
-        return not self.namespace or os.path.exists(path_of_namespace(self.namespace))
+        return not self.namespace or _exists(path_of_namespace(self.namespace))
 
     def run(
         self,
@@ -152,7 +152,7 @@ class System:
 
         place = path_of_namespace(self.namespace) if self.namespace else "/proc/thread-self/ns/net"
         try:
-            here = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            here = posix.open(place, posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError:
             return None  # deleted meanwhile
         try:
@@ -161,7 +161,7 @@ class System:
         except OSError:
             return None  # a file that is no namespace
         finally:
-            os.close(here)
+            posix.close(here)
         for _, payload in answers:
             value = number(attributes(payload, 4).get(1, b""))
             return None if value == 0xFFFFFFFF else value
@@ -180,11 +180,11 @@ class System:
     def write(self, path: str, text: str) -> None:
         """Write a text to a file of /proc or /sys in one write; raises OSError."""
         with self.enter():
-            descriptor = os.open(self.root + path, os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = posix.open(self.root + path, posix.O_WRONLY | posix.O_CLOEXEC)
             try:
-                os.write(descriptor, text.encode("utf-8", "surrogateescape"))
+                posix.write(descriptor, text.encode("utf-8", "surrogateescape"))
             finally:
-                os.close(descriptor)
+                posix.close(descriptor)
 
     def sysctl(self, name: str) -> str | None:
         """Return a key's value; None where this kernel has no such key or will not show it."""
@@ -203,7 +203,7 @@ class System:
         """Write a key's value; raises OSError, FileNotFoundError where there is no such key."""
         path = path_of_sysctl(name)
         if path is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+            raise FileNotFoundError(errno.ENOENT, posix.strerror(errno.ENOENT), name)
         self.write(path, value + "\n")
 
     def boottime(self) -> float:
@@ -225,17 +225,17 @@ class Inside:
     def __enter__(self) -> None:
         if not self._namespace:
             return
-        there = os.open(path_of_namespace(self._namespace), os.O_RDONLY | os.O_CLOEXEC)
+        there = posix.open(path_of_namespace(self._namespace), posix.O_RDONLY | posix.O_CLOEXEC)
         try:
-            self._back = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            self._back = posix.open("/proc/thread-self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
             try:
                 setns(there)
             except BaseException:
-                os.close(self._back)
+                posix.close(self._back)
                 self._back = -1
                 raise
         finally:
-            os.close(there)
+            posix.close(there)
 
     def __exit__(self, *failure: object) -> None:
         if self._back >= 0:
@@ -243,7 +243,7 @@ class Inside:
             try:
                 setns(back)
             finally:
-                os.close(back)
+                posix.close(back)
 
 
 _setns: Callable[[int, int], int] | None = None
@@ -252,7 +252,7 @@ _setns: Callable[[int, int], int] | None = None
 def setns(descriptor: int) -> None:
     """Move the calling thread into the network namespace of a descriptor; raises OSError."""
     global _setns
-    own = getattr(os, "setns", None)  # Python 3.12; ctypes costs 4 ms, only inside a namespace
+    own = getattr(posix, "setns", None)  # Python 3.12; ctypes costs 4 ms, only inside a namespace
     if own is not None:
         own(descriptor, _CLONE_NEWNET)
         return
@@ -262,7 +262,15 @@ def setns(descriptor: int) -> None:
         _setns = ctypes.CDLL(None, use_errno=True).setns
     if _setns(descriptor, _CLONE_NEWNET):
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, posix.strerror(number))
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
 
 
 def path_of_namespace(namespace: str) -> str:
@@ -285,13 +293,13 @@ def path_of_sysctl(name: str) -> str | None:
 
 
 def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         chunks: list[bytes] = []
         while True:
-            chunk = os.read(descriptor, 65536)
+            chunk = posix.read(descriptor, 65536)
             if not chunk:
                 return b"".join(chunks).decode("utf-8", "surrogateescape")
             chunks.append(chunk)
     finally:
-        os.close(descriptor)
+        posix.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from fleet.host import wire
 from fleet.host.change import HostError, resource_key
@@ -46,7 +46,7 @@ def load(directory: str) -> dict[str, Entry]:
     """
     path = f"{directory}/{NAME}"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
     except FileNotFoundError:
         return {}
     with open(descriptor, encoding="utf-8", errors="replace") as file:
@@ -71,19 +71,19 @@ def store(directory: str, ledger: dict[str, Entry]) -> None:
     """Replace the ledger as one step that survives a power cut; raises OSError."""
     entries = [encode(ledger[key]) for key in sorted(ledger)]
     document = {"version": VERSION, "checksum": checksum(entries), "entries": entries}
-    path, staged = f"{directory}/{NAME}", f"{directory}/.{NAME}.{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(staged, flags, 0o600)
+    path, staged = f"{directory}/{NAME}", f"{directory}/.{NAME}.{posix.getpid()}"
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    descriptor = posix.open(staged, flags, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(wire.dumps(document) + "\n")
         file.flush()
-        os.fsync(file.fileno())
-    os.rename(staged, path)
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        posix.fsync(file.fileno())
+    posix.rename(staged, path)
+    folder = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        posix.fsync(folder)
     finally:
-        os.close(folder)
+        posix.close(folder)
 
 
 def checksum(entries: list[Any]) -> str:

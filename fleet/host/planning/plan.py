@@ -8,7 +8,6 @@ from fleet.host.pattern import any_matches
 from fleet.host.planning import conflict, inside
 from fleet.host.planning.digest import digest
 from fleet.host.planning.draft import Draft
-from fleet.host.planning.graph import Cycle, order
 from fleet.host.planning.ledger import Entry
 
 TYPE_CHECKING = False
@@ -51,19 +50,8 @@ def plan_from(state: State, ledger: dict[str, Entry], observation: Observation) 
             inside.wait_for_namespace(draft, drafts[0])
         changes += draft.changes
         problems += draft.problems
-    rank = {entry.kind: entry.order for entry in registry.KINDS}
-    try:
-        changes = order(changes, rank, _carriers(observation) if changes else ())
-    except Cycle as error:
-        problems.append(
-            Problem(
-                error.changes[0].key,
-                error.changes[0].what,
-                "an order in which the changes can be made",
-                f"each waits for the next: {error}",
-                "make the change in two steps",
-            )
-        )
+    if changes:
+        changes = _ordered(changes, problems, observation)
     named, failed = tuple(changes), tuple(problems)
     observations = {draft.namespace: draft.observation for draft in drafts}
     observations.setdefault("", observation)
@@ -74,6 +62,28 @@ def plan_from(state: State, ledger: dict[str, Entry], observation: Observation) 
         _unmanaged(state, ledger, drafts),
         _settle(named, drafts),
     )
+
+
+def _ordered(
+    changes: list[Change], problems: list[Problem], observation: Observation
+) -> list[Change]:
+    """Return the changes in their order; a cycle is a problem, and they stay as they are."""
+    from fleet.host.planning.graph import Cycle, order
+
+    rank = {entry.kind: entry.order for entry in registry.KINDS}
+    try:
+        return order(changes, rank, _carriers(observation))
+    except Cycle as error:
+        problems.append(
+            Problem(
+                error.changes[0].key,
+                error.changes[0].what,
+                "an order in which the changes can be made",
+                f"each waits for the next: {error}",
+                "make the change in two steps",
+            )
+        )
+        return changes
 
 
 def _find_management(state: State, observation: Observation) -> None:

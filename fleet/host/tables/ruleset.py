@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from fleet.host import wire
 from fleet.host.change import HostError
@@ -22,13 +22,13 @@ COUNTED = ("handle", "index", "packets", "bytes", "used", "expires")
 
 def require(system: System, resource: str) -> None:
     """Raise HostError where the host has no nft."""
-    if not os.access(system.root + NFT, os.X_OK):
+    if not posix.access(system.root + NFT, posix.X_OK):
         raise HostError(resource, NFT, "no such program", "install the package nftables")
 
 
 def tables(system: System) -> list[str]:
     """Return every table as ``family/name``; none where the host has no nft."""
-    if not os.access(system.root + NFT, os.X_OK):
+    if not posix.access(system.root + NFT, posix.X_OK):
         return []
     listed = wire.loads(system.run([NFT, "-j", "list", "tables"]).out or '{"nftables":[]}')
     found = (item.get("table") for item in listed["nftables"])
@@ -51,7 +51,7 @@ def listing(system: System, name: str) -> str | None:
 
 def picture(system: System, name: str) -> dict[str, Any] | None:
     """Return a table as a snapshot keeps it, ``text`` and ``meaning``; None where absent."""
-    if not os.access(system.root + NFT, os.X_OK):
+    if not posix.access(system.root + NFT, posix.X_OK):
         return None
     text = listing(system, name)
     return None if text is None else {"text": text, "meaning": live(system, name)}

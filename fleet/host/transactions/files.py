@@ -8,8 +8,8 @@ name is not ours), because the directory may have been made by someone else firs
 from __future__ import annotations
 
 import errno
-import os
-import stat
+import posix
+from _stat import S_ISREG
 
 from fleet.host.planning.digest import sha256 as sha256
 
@@ -17,9 +17,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_NONBLOCK
+_MAKE = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+_FOLDER = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+#: Bytes read at once; a larger buffer is one that malloc(3) asks the kernel for.
+_PIECE = 1 << 16
 
 
 class Paths:
@@ -56,45 +58,47 @@ def valid_name(transaction: Any) -> str:
 
 def make_private(directory: str) -> None:
     """Make sure a directory exists, is root's alone and is no symlink; raises OSError."""
+    import os  # an audit makes nothing, and does without it
+
     parent = os.path.dirname(directory)
     if not os.path.isdir(parent):
         os.makedirs(parent, 0o755, exist_ok=True)
     try:
-        os.mkdir(directory, 0o700)
+        posix.mkdir(directory, 0o700)
     except FileExistsError:
         pass
-    folder = os.open(directory, _FOLDER)
+    folder = posix.open(directory, _FOLDER)
     try:
-        status = os.fstat(folder)
-        if status.st_uid != os.geteuid():
+        status = posix.fstat(folder)
+        if status.st_uid != posix.geteuid():
             raise OSError(errno.EPERM, f"owned by uid {status.st_uid}, not by root", directory)
         if status.st_mode & 0o077:
-            os.fchmod(folder, 0o700)
+            posix.fchmod(folder, 0o700)
     finally:
-        os.close(folder)
+        posix.close(folder)
 
 
 def read(path: str) -> bytes:
     """Return a private file's content; raises OSError, EPERM where the file is not ours."""
-    descriptor = os.open(path, _READ)
+    descriptor = posix.open(path, _READ)
     try:
         check_private(descriptor, path)
         parts: list[bytes] = []
         while True:
-            part = os.read(descriptor, 1 << 20)
+            part = posix.read(descriptor, _PIECE)
             if not part:
                 return b"".join(parts)
             parts.append(part)
     finally:
-        os.close(descriptor)
+        posix.close(descriptor)
 
 
 def check_private(descriptor: int, path: str) -> None:
     """Raise OSError unless an open file is a plain one, root's alone, under one name only."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    status = posix.fstat(descriptor)
+    if not S_ISREG(status.st_mode):
         raise OSError(errno.EPERM, "not a regular file", path)
-    if status.st_uid != os.geteuid():
+    if status.st_uid != posix.geteuid():
         raise OSError(errno.EPERM, f"owned by uid {status.st_uid}, not by root", path)
     if status.st_mode & 0o077:
         raise OSError(errno.EPERM, f"readable by others (mode {status.st_mode & 0o777:o})", path)
@@ -104,16 +108,16 @@ def check_private(descriptor: int, path: str) -> None:
 
 def create(path: str, data: bytes, mode: int = 0o600, sync: bool = True) -> None:
     """Write a new file, on the disk when this returns; raises OSError where it exists."""
-    descriptor = os.open(path, _MAKE, mode)
+    descriptor = posix.open(path, _MAKE, mode)
     try:
-        os.fchmod(descriptor, mode)
+        posix.fchmod(descriptor, mode)
         write_all(descriptor, data)
         if sync:
-            os.fsync(descriptor)
+            posix.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        posix.close(descriptor)
     if sync:
-        sync_directory(os.path.dirname(path))
+        sync_directory(_folder(path))
 
 
 def replace(path: str, data: bytes, mode: int = 0o600, sync: bool = True) -> None:
@@ -121,33 +125,37 @@ def replace(path: str, data: bytes, mode: int = 0o600, sync: bool = True) -> Non
     staged = f"{path}.new"
     remove(staged)
     create(staged, data, mode, sync)
-    os.rename(staged, path)
+    posix.rename(staged, path)
     if sync:
-        sync_directory(os.path.dirname(path))
+        sync_directory(_folder(path))
 
 
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all of it; raises OSError."""
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(descriptor, rest) :]
+        rest = rest[posix.write(descriptor, rest) :]
 
 
 def remove(path: str) -> None:
     """Remove a file that may not be there."""
     try:
-        os.unlink(path)
+        posix.unlink(path)
     except FileNotFoundError:
         pass
 
 
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
 def sync_directory(directory: str) -> None:
     """Bring a directory's entries to the disk; raises OSError."""
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        posix.fsync(folder)
     finally:
-        os.close(folder)
+        posix.close(folder)
 
 
 def seal(text: str) -> bytes:

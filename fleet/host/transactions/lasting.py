@@ -8,8 +8,8 @@ them; the commit renames them all.
 
 from __future__ import annotations
 
-import os
-from stat import S_IMODE, S_ISLNK, S_ISREG
+import posix
+from _stat import S_IMODE, S_ISLNK, S_ISREG
 
 from fleet.host import wire
 from fleet.host.change import CREATE, DELETE, FILE, UPDATE, Change, Problem
@@ -56,6 +56,7 @@ _ENABLED = (
     "/usr/lib/systemd/system/multi-user.target.wants",
     "/run/systemd/generator.late/multi-user.target.wants",
 )
+_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 #: Lines of a difference that are shown.
 _LINES = 20
 
@@ -159,7 +160,7 @@ def _ours(root: str) -> list[str]:
     found = []
     for folder in (NETPLAN, NETWORKD):
         try:
-            names = os.listdir(root + folder)
+            names = posix.listdir(root + folder)
         except OSError:
             continue
         for name in names:
@@ -170,13 +171,13 @@ def _ours(root: str) -> list[str]:
 
 def _begins_as_ours(path: str) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = posix.open(path, _READ)
     except OSError:
         return False
     try:
-        return os.read(descriptor, len(_HEADER)) == _HEADER
+        return posix.read(descriptor, len(_HEADER)) == _HEADER
     finally:
-        os.close(descriptor)
+        posix.close(descriptor)
 
 
 def with_files(
@@ -222,10 +223,10 @@ def _unready(root: str, manager: dict[str, Any]) -> list[Problem]:
     if any(path.startswith(NETPLAN) for path in paths) and not netplan_generator(root):
         remedy = "install the package netplan.io, or write fleet: {manager: none}"
         return [Problem("host", "netplan", GENERATORS[0], "no such program", remedy)]
-    booted = os.path.isdir(f"{root}/run/systemd/system")
+    booted = _exists(f"{root}/run/systemd/system/")
     if not booted or not any(path.startswith(NETWORKD) for path in paths):
         return []
-    if any(os.path.lexists(f"{root}{folder}/systemd-networkd.service") for folder in _ENABLED):
+    if any(_exists(f"{root}{folder}/systemd-networkd.service") for folder in _ENABLED):
         return []
     remedy = "systemctl enable --now systemd-networkd, or write fleet: {manager: none}"
     return [Problem("host", "systemd-networkd", "to start at boot", "it is not enabled", remedy)]
@@ -233,7 +234,7 @@ def _unready(root: str, manager: dict[str, Any]) -> list[Problem]:
 
 def netplan_generator(root: str) -> str:
     """Return the program by which netplan reads its files at boot, empty where there is none."""
-    return next((path for path in GENERATORS if os.access(root + path, os.X_OK)), "")
+    return next((path for path in GENERATORS if posix.access(root + path, posix.X_OK)), "")
 
 
 def _difference(
@@ -260,7 +261,7 @@ def _difference(
 
 def is_private_enough(found: dict[str, Any], mode: int) -> bool:
     """Whether a file's mode and owner are as a commit leaves them."""
-    return bool(found["mode"] == mode and found["uid"] == os.geteuid())
+    return bool(found["mode"] == mode and found["uid"] == posix.geteuid())
 
 
 def _owned(found: dict[str, Any]) -> str:
@@ -283,14 +284,14 @@ def look(target: str) -> dict[str, Any] | None:
     None where there is nothing.
     """
     try:
-        status = os.lstat(target)
+        status = posix.lstat(target)
     except (FileNotFoundError, NotADirectoryError):
         return None
     if S_ISLNK(status.st_mode):
-        return {"link": os.readlink(target)}
+        return {"link": posix.readlink(target)}
     if not S_ISREG(status.st_mode):
         return {}
-    descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = posix.open(target, _READ)
     with open(descriptor, "rb") as file:
         text = file.read().decode("utf-8", "surrogateescape")
     mode = S_IMODE(status.st_mode)
@@ -299,11 +300,19 @@ def look(target: str) -> dict[str, Any] | None:
 
 def _missing_units(root: str) -> list[Change]:
     """Return the boot units that a host with systemd as PID 1 lacks; arming installs them."""
-    if not os.path.isdir(f"{root}/run/systemd/system"):
+    if not _exists(f"{root}/run/systemd/system/"):
         return []
     units = [f"{_UNIT_FOLDER}/{name}.service" for name in _UNITS]
-    missing = [unit for unit in units if not os.path.lexists(root + unit)]
+    missing = [unit for unit in units if not _exists(root + unit)]
     return [Change(kind=FILE, name=unit, action=CREATE) for unit in missing]
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.lstat(path)
+    except OSError:
+        return False
+    return True
 
 
 def _committed(paths: Paths, state: State, entries: dict[str, ledger.Entry]) -> list[Change]:

@@ -329,7 +329,7 @@ def _unpack(path: str) -> dict[str, str]:
     return {
         name.replace(".", "/") + ("__init__.py" if name.endswith(".") else ".py"): text
         for name, text in modules.items()
-        if name  # the loader's own, which a boot does not need
+        if name.strip(".")  # not the loader, which a boot does not need, and the core's names
     }
 
 

@@ -49,8 +49,8 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
                 f"found {problem.actual}; {problem.remedy}\n"
             )
     for change in plan.changes:
-        if (change.kind in EARLY) == (phase == "early") and not _try(system, change):
-            failed += 1
+        if (change.kind in EARLY) == (phase == "early"):
+            failed += not _try(system, change)
     return failed
 
 
@@ -61,4 +61,6 @@ def _try(system: System, change: Change) -> bool:
     except Exception as error:
         sys.stderr.write(f"fleet: {change.key} {change.what}: {error}\n")
         return False
+    # The unit's log says what no manager had brought back by then.
+    sys.stderr.write(f"fleet: {change.key} {change.what}: applied\n")
     return True

@@ -116,11 +116,35 @@ def try_out(
         _write(root + path, text, 0o600 if path.startswith(RUN_NETPLAN) else 0o644)
         if path.endswith(".network") and entry["after"] is not None:
             expected[_name_in(text)] = path
+    expected.pop("", None)
     if any(entry["path"].startswith(NETPLAN) for entry in mine):
         generate(system, root)
     system.run(["networkctl", "reload"], timeout=20)
+    _announce(system, root)
     left = await_links(root, BUDGET, check, expected)
     return [_problem(words) for words in left]
+
+
+def _announce(system: System, root: str) -> None:
+    """Have the kernel say again which of networkd's devices there are.
+
+    networkd joins a port to a bridge that it did not make itself once it has heard of the bridge
+    after reading its file (netdev_enter_ready()). do_setlink() announces a device that is given its
+    group, the one that it is in already.
+    """
+    names = set()
+    for path, (text, *_) in look(root).items():
+        if path.endswith(".netdev"):
+            names.add(_name_in(text, "[NetDev]"))
+    for name in sorted(names):
+        try:
+            with open(f"{root}/sys/class/net/{name}/ifindex", encoding="ascii") as file:
+                index = int(file.read())
+            with open(f"{root}/sys/class/net/{name}/netdev_group", encoding="ascii") as file:
+                group = int(file.read())
+        except (OSError, ValueError):
+            continue  # networkd is about to make it
+        system.route.link("set", index=index, group=group)
 
 
 def _tried(root: str, entry: Entry) -> tuple[str, str]:
@@ -144,12 +168,13 @@ def tried_name(name: str) -> str:
     return TRIED + (name[len(PREFIX) :] if name.startswith(PREFIX) else name)
 
 
-def _name_in(text: str) -> str:
+def _name_in(text: str, section: str = "[Match]") -> str:
+    here = False
     for line in text.splitlines():
-        if line.startswith("Name="):
+        if line.startswith("["):
+            here = line == section
+        elif here and line.startswith("Name="):
             return line.partition("=")[2]
-        if line.startswith("[") and line != "[Match]":
-            break
     return ""
 
 

@@ -133,6 +133,7 @@ def _finish_forward(transaction: Transaction, system: System, here: bool) -> dic
         manager.generate_again(system, transaction.paths.root, entries)
     transaction.finish(COMMITTED)
     _clear(transaction)
+    units.stop_timer(system, str(transaction.facts.get("unit") or ""))
     return transaction.outcome()
 
 
@@ -149,7 +150,9 @@ def _go_back(
     transaction.best_effort(REVERTING, reason=reason, problems=problems[:20])
     left = _take_back_files(transaction, memory)
     left += _restore(transaction, system, memory)
-    return _gone_back(transaction, reason, problems, left)
+    outcome = _gone_back(transaction, reason, problems, left)
+    units.stop_timer(system, str(transaction.facts.get("unit") or ""))
+    return outcome
 
 
 def _gone_back(

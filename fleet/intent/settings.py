@@ -32,8 +32,8 @@ def _share(value: str) -> str:
 
 
 def _allowed(value: str) -> str:
-    if not re.fullmatch(r"drain|reboot|([^:/]+:)?[a-z]+/\S.*", value):
-        raise ValueError(f"{value!r} is not drain, reboot, or a resource such as veth/vm7")
+    if not re.fullmatch(r"drain|reboot|foreign|([^:/]+:)?[a-z]+/\S.*", value):
+        raise ValueError(f"{value!r} is not drain, reboot, foreign, or a resource such as veth/vm7")
     return value
 
 
@@ -96,6 +96,8 @@ class Settings:
     gates: tuple[TaskName, ...] = ()
     probes: ProbeSettings = ProbeSettings()
     drain: TaskName | None = None
+    #: Seconds in which the drain task has to end.
+    drain_timeout: Deadline = 3600
     on_failure: Literal["stop", "revert"] = "stop"
     confirm_timeout: Deadline = 120
     rollout: RolloutSettings = RolloutSettings()

@@ -6,10 +6,11 @@ when it is confirmed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from fleet.report.text import clean
+from fleet.report.text import clean, duration
 from fleet.rollout import outcome as words
 from fleet.rollout.events import GateFailed, GatePassed
 from fleet.rollout.part import Part
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Seconds before the host's deadline by which its gates must have passed: a confirm takes time.
 MARGIN = 5.0
-#: Seconds for the gates after a wave, and for a drain.
+#: Seconds for the gates after a wave, and for a drain where ``fleet: drain-timeout`` says nothing.
 AFTER, DRAIN = 600.0, 3600.0
 
 
@@ -65,25 +66,41 @@ def why(results: Iterable[Any]) -> str:
     return ""
 
 
+async def _drained(part: Part, task: AsyncTask, name: str) -> str:
+    """Run a drain task; return why it failed, empty where it did not."""
+    try:
+        result = await task.run(part.shared.tasks.find(name))
+    except Exception as error:
+        return clean(root(error), 300) or type(error).__name__
+    return why(result) if result.failed else ""
+
+
 async def drain(part: Part, task: AsyncTask) -> bool:
     """Run ``fleet: drain`` where the plan would take something from guests, then plan again.
 
-    Returns whether it ran. Raises Ended where the task fails, or the plan is another one since.
+    Returns whether it ran. Raises Ended where nobody allowed what it is for, where it fails or does
+    not end in time (``fleet: drain-timeout``), or where the plan is another one since.
     """
+    from fleet.host.planning.impact import allowed
     from fleet.rollout import steps
 
     name = part.settings.get("drain")
     assert part.plan is not None
     if not name or steps.impact(part.plan) != "drain":
         return False
+    objections = allowed(part.plan.changes, part.shared.options.allow)
+    if objections:
+        said = f"not allowed by name; drain task {name} was not run"
+        raise Ended(words.REFUSED, said, objections)
     part.go_on()
     before, reviewed = part.plan, part.reviewed
-    async with part.phase("drain", DRAIN):
+    seconds = float(part.settings.get("drain-timeout") or DRAIN)
+    async with part.phase("drain"):
         try:
-            result = await task.run(part.shared.tasks.find(str(name)))
-            failed = why(result) if result.failed else ""
-        except Exception as error:
-            failed = clean(root(error), 300) or type(error).__name__
+            async with asyncio.timeout(seconds):
+                failed = await _drained(part, task, str(name))
+        except TimeoutError:
+            failed = f"no end within {duration(seconds)} (fleet: drain-timeout)"
     if failed:
         raise Ended(words.FAILED, f"drain task {name} failed: {failed}")
     # The guests are part of the digest, and they have left: what must hold is what is done.

@@ -233,8 +233,37 @@ def test_drain_runs_before_a_change_guests_must_leave_for(tmp_path: Path) -> Non
         "    part = task.host.connections['fleet']\n"
         "    part.shared.dial.hosts[task.host.name].ways.discard('guests')\n"
     )
-    assert outcomes(roll(fleet)) == {"h0": "committed"}
+    assert outcomes(roll(fleet, allow=("drain",))) == {"h0": "committed"}
     assert fleet.hosts["h0"].calls.count("plan") == 3
+
+
+def test_drain_does_not_run_for_what_is_not_allowed(tmp_path: Path) -> None:
+    """Where nobody allowed impact drain, no guest is moved: the plan is refused first."""
+    fleet = fleet_of(tmp_path, ("guests",))
+    fleet.settings["drain"] = "evacuate"
+    (tmp_path / "tasks" / "evacuate.py").write_text(
+        "from pathlib import Path\n"
+        f"def evacuate(task):\n    Path({str(tmp_path / 'ran')!r}).touch()\n"
+    )
+    run = roll(fleet)
+    assert outcomes(run) == {"h0": "refused"}
+    assert "evacuate was not run" in run.hosts["h0"].message
+    assert "--allow drain" in run.hosts["h0"].problems[0].remedy
+    assert not (tmp_path / "ran").exists()
+    assert "arm" not in fleet.hosts["h0"].calls
+
+
+def test_drain_that_does_not_end_fails_in_time(tmp_path: Path) -> None:
+    """A drain task has its time limit; a host whose guests do not leave is not changed."""
+    fleet = fleet_of(tmp_path, ("guests",))
+    fleet.settings.update({"drain": "evacuate", "drain-timeout": 0.2})
+    (tmp_path / "tasks" / "evacuate.py").write_text(
+        "import asyncio\n\nasync def evacuate(task):\n    await asyncio.Event().wait()\n"
+    )
+    run = roll(fleet, allow=("drain",))
+    assert outcomes(run) == {"h0": "failed"}
+    assert "no end within" in run.hosts["h0"].message
+    assert "arm" not in fleet.hosts["h0"].calls
 
 
 def test_a_reviewed_plan_that_no_longer_holds_is_refused(tmp_path: Path) -> None:

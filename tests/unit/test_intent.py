@@ -132,7 +132,7 @@ REFUSED = [
     ("fleet: {gates: [audti]}", "fleet.gates: there is no task 'audti' in tasks/; did you mean"),
     ("fleet: {drain: nosuch}", "there is no task 'nosuch'"),
     ("fleet: {rollout: {fleet-gates: [nosuch]}}", "there is no task 'nosuch'"),
-    ("fleet: {rollout: {allow: [all]}}", "'all' is not drain, reboot, or a resource"),
+    ("fleet: {rollout: {allow: [all]}}", "'all' is not drain, reboot, foreign, or a resource"),
     ("network: {ethernts: {}}", "network.ethernts: unknown key; did you mean 'ethernets'?"),
     ("netwrok: {ethernets: {}}", "netwrok: unknown section; did you mean 'network'?"),
     ("sysctls: {net.ipv4.ip_forward: 1}", "did you mean 'sysctl'?"),

@@ -94,16 +94,20 @@ def down(here: Here, lab: NameOption = "lab") -> None:
     fleet lab status --lab second --json
     """,
 )
-def status(here: Here, lab: NameOption = "lab", as_json: JsonOption = False) -> None:
-    """Show a lab's hosts, their addresses and whether they run."""
+def status(here: Here, lab: NameOption = "lab", as_json: JsonOption = False) -> int:
+    """Show a lab's hosts, their addresses and whether they run and can be logged in to.
+
+    Exit code 1 if a host has ended, or has no sshd that listens: fleet lab exec still enters that.
+    """
     from fleet.cli.project import open_lab
     from fleet.cli.say import print_json
     from fleet.report.text import clean, table
 
     hosts = open_lab(here.project, lab).status()
+    code = 0 if all(about["state"] == "up" for about in hosts.values()) else 1
     if as_json:
-        print_json("lab status", hosts)
-        return
+        print_json("lab status", hosts, code)
+        return code
     for line in table(
         [
             [clean(name), *(clean(value) for value in about.values())]
@@ -115,6 +119,7 @@ def status(here: Here, lab: NameOption = "lab", as_json: JsonOption = False) -> 
         if os.geteuid():
             raise UsageError("whether a lab is up only root can see; run fleet with sudo")
         print(f"lab {lab} is not up; fleet lab up --lab {lab} brings it up")
+    return code
 
 
 @command(

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.lab import cgroups, inside, linux, machine, warden
+from fleet.lab import cgroups, inside, linux, listening, machine, warden
 from fleet.lab.keys import new_key
 from fleet.lab.topology import LabError, read_topology
 
@@ -83,14 +83,19 @@ class Lab:
         return list(self._facts()["hosts"]) if self._warden() else []
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return each host's {"state": "up"|"ended", "address", "pid", "nics"}; none when down."""
+        """Return each host's {"state", "address", "pid", "nics"}; none when down.
+
+        The state is ``up``, ``no sshd`` where none listens (``exec`` enters it all the same), or
+        ``ended``.
+        """
         if not self._warden():
             return {}
         found = {}
         for name, about in self._facts()["hosts"].items():
             pid = warden.running(f"{self.folder}/hosts/{name}")
+            well = "up" if listening.listens(pid, about["port"]) else "no sshd"
             found[name] = {
-                "state": "up" if pid else "ended",
+                "state": well if pid else "ended",
                 "address": about["address"],
                 "pid": pid,
                 "nics": " ".join(about["nics"]),

@@ -101,9 +101,23 @@ def test_status_shows_hosts_and_pids(world: World) -> None:
     assert status["hv1"]["state"] == "up"
     assert Path(f"/proc/{status['hv1']['pid']}").exists()
     assert status["hv2"]["state"] == "ended"
-    shown = world.fleet("lab", "status").out
+    shown = world.fleet("lab", "status", expect=1).out
     assert "hv1" in shown
     assert "198.18.7.12" in shown
+
+
+def test_status_tells_a_dead_sshd(world: World) -> None:
+    """A host whose sshd is gone is not up: exit 1; exec still enters it, as a person would."""
+    assert world.fleet("lab", "status", "--json").json["hosts"]["hv1"]["state"] == "up"
+    pid = world.run("hv1", "cat", "/run/sshd.pid").strip()
+    world.run("hv1", "kill", "-9", pid)
+    until(lambda: world.lab.status()["hv1"]["state"] == "no sshd")
+    assert not world.logs_in("hv1")
+    told = world.fleet("lab", "status", "--json", expect=1).json
+    states = {host: about["state"] for host, about in told["hosts"].items()}
+    assert states == {"hv1": "no sshd", "hv2": "up"}
+    assert told["exit_code"] == 1
+    assert world.fleet("lab", "exec", "hv1", "--", "hostname").out == "hv1\n"
 
 
 def test_a_host_boots_again(world: World) -> None:

@@ -14,7 +14,7 @@ from fleet.host.spec import dashed
 from fleet.host.transactions.lasting import HEADER
 from fleet.intent.device import Device
 from fleet.intent.netplan import APPLIED, NETPLAN, SECTIONS, Key, device_table
-from fleet.intent.networkd import carried_mac
+from fleet.intent.networkd_devices import carried_mac
 from fleet.intent.tree import Mapping, path_text
 from fleet.intent.yaml import compose
 from fleet.render import Renderer, RenderError

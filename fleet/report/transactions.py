@@ -56,9 +56,9 @@ def status_text(
     lines: list[str] = []
     for host, entry in sorted(waiting, key=lambda item: _left(item[1])):
         lines += [*_transaction_lines(host, entry, paint), ""]
-    back = {host: entry for host, entries in hosts.items() if (entry := went_back(entries))}
-    for host, entry in sorted(back.items()):
-        lines += [*_boot_lines(host, entry, paint), ""]
+    back = {host: last for host, entries in hosts.items() if (last := went_back(entries))}
+    for host, last in back.items():
+        lines += [*_boot_lines(host, last, paint), ""]
     for host, text in failures.items():
         lines.append(f"{paint.strong(clean(host) + ':')} {paint.removed('status unknown')}")
         lines += [*(f"  {clean(line, 400)}" for line in text), ""]

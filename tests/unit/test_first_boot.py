@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,9 @@ def test_a_boot_that_is_well_is_told_once(
     monkeypatch.setattr(first_boot, "_missing", lambda *_: answers.pop(0))
     monkeypatch.setattr(first_boot, "PAUSE", 0)
     system: Any = Machine()
+    when = os.stat(paths.of("tx1")).st_mtime_ns
     assert first_boot.prove(system, paths) == 0
+    assert os.stat(paths.of("tx1")).st_mtime_ns == when
     assert first_boot.load(paths) is None
     assert first_boot.result(paths.of("tx1")) == {"result": "passed"}
     assert text(paths, FILE) == "one"

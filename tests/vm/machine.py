@@ -155,13 +155,7 @@ class Machine:
 
     def await_boot(self, before: str, seconds: float = BOOT) -> None:
         """Wait until the host has booted again and every unit of the boot has ended."""
-        until(
-            lambda: (
-                (self.ssh("cat /proc/sys/kernel/random/boot_id", timeout=15) or before) != before
-            ),
-            seconds,
-            "another boot",
-        )
+        until(lambda: self._another_boot(before), seconds, "another boot")
         until(
             lambda: (
                 (self.ssh("systemctl is-system-running || true", timeout=30) or "").strip()
@@ -170,6 +164,10 @@ class Machine:
             BOOT,
             "the end of the boot",
         )
+
+    def _another_boot(self, before: str) -> bool:
+        now = self.ssh("cat /proc/sys/kernel/random/boot_id", timeout=15)
+        return now is not None and now.strip() != before
 
     def reboot(self) -> None:
         """Boot again in good order, and wait."""

@@ -219,6 +219,21 @@ def test_a_first_boot_that_reaches_nothing_goes_back(machine: Machine) -> None:
     assert machine.drift() == []
 
 
+def test_fleets_own_units_bring_everything_back(machine: Machine) -> None:
+    """With no manager to write for, the files of networkd's go, and after a boot fleet's own units
+    have made what was committed, tables before the network."""
+    table = {"inet/fleet-test": {"rules": "chain in { type filter hook input priority 0; }"}}
+    machine.intend({**ALL, "nftables": table}, manager="none")
+    machine.roll()
+    assert fleets(machine) == []
+    before = machine.picture()
+    machine.reboot()
+    assert machine.picture() == before
+    assert "fleet-test" in machine.unit_log("fleet-apply-early.service")
+    assert any("br-mgmt" in line for line in applied_at_boot(machine))
+    assert machine.drift() == []
+
+
 def test_netplan_brings_everything_back(machine: Machine) -> None:
     """With netplan as the host's manager the same holds: tried out from /run/netplan, renamed into
     /etc, and back after a boot."""

@@ -287,7 +287,7 @@ def _try_out(armed: Armed, system: System) -> tuple[list[Any], float]:
     problems = manager.try_out(transaction, system, persist.load(transaction.directory), check)
     if not problems and armed.back is None:
         _delete_again(armed, system)
-    return problems, manager.STILL * 5
+    return problems, manager.SETTLE
 
 
 def _delete_again(armed: Armed, system: System) -> None:

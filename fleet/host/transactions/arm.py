@@ -13,8 +13,9 @@ from fleet.host.state import State, decode_state
 from fleet.host.transactions import crash, fence, files, lasting, units
 from fleet.host.transactions.files import Paths
 from fleet.host.transactions.journal import ABANDONED, ARMED
+from fleet.host.transactions.lasting import NETPLAN, NETWORKD
 from fleet.host.transactions.lock import Held, Lock
-from fleet.host.transactions.manager import remembered
+from fleet.host.transactions.manager import DEADLINE, remembered
 from fleet.host.transactions.prepare import prepare, scope_of, wanted_files
 from fleet.host.transactions.recover import settle, settle_as_armed
 from fleet.host.transactions.transaction import Transaction, load_all, prune
@@ -158,7 +159,7 @@ def _arm_locked(
     # unreachable before. The plan and its digest know the declared ones.
     addresses = request.get("addresses") or state.management.addresses
     seconds = max(
-        shortest_deadline(len(plan.changes), plan.settle),
+        shortest_deadline(len(plan.changes), plan.settle + _tried(wanted)),
         min(float(request.get("deadline") or DEFAULT_DEADLINE), LONGEST_DEADLINE),
     )
     expected = back.probes(probes) if back else probe.expected_after(probes, plan.changes)
@@ -185,6 +186,11 @@ def _arm_locked(
     armed, reply = _start(transaction, system, plan, state, memory, seconds)
     armed.back = back
     return armed, reply
+
+
+def _tried(wanted: lasting.Wanted) -> float:
+    """Return the seconds that the host's manager needs to try its files out."""
+    return DEADLINE if any(path.startswith((NETPLAN, NETWORKD)) for path in wanted) else 0.0
 
 
 def way_back_of(request: dict[str, Any], paths: Paths, system: System) -> tuple[Back | None, str]:

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 #: Seconds that the host's own manager is given to configure what it can.
 MANAGER_BUDGET = 30.0
-#: Kinds that must be as they should before the network starts.
-EARLY = ("sysctl",)
+#: Kinds that must be as they should before the network starts. What of them needs a device that is
+#: not there yet, a parameter of a bridge for one, is applied with the rest.
+EARLY = ("sysctl", "nftables", "policy")
 
 
 def apply_committed(system: System, paths: Paths, phase: str) -> int:
-    """Apply the committed state's changes of a phase, ``early`` or ``late``; return the failures.
+    """Apply the committed state's changes, EARLY's or in the phase ``late`` all; return how many
+    failed then.
 
     Each change is tried for itself: after a boot a host is better off with most of its network
     than with none. What fails, and what the host lacks, is said on stderr. Raises
@@ -40,18 +42,17 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
         # Without this both would make what networkd is still about to make.
         manager.await_links(system.root, MANAGER_BUDGET, lambda: None)
     plan = make_plan(decode_state(data), ledger.load(paths.state), system)
-    failed = 0
-    if phase != "early":
-        failed = len(plan.problems)
-        for problem in plan.problems:
-            sys.stderr.write(
-                f"fleet: {problem.resource} {problem.what}: expected {problem.expected}, "
-                f"found {problem.actual}; {problem.remedy}\n"
-            )
-    for change in plan.changes:
-        if (change.kind in EARLY) == (phase == "early"):
-            failed += not _try(system, change)
-    return failed
+    if phase == "early":
+        for change in plan.changes:
+            if change.kind in EARLY and not change.namespace:
+                _try(system, change)
+        return 0
+    for problem in plan.problems:
+        sys.stderr.write(
+            f"fleet: {problem.resource} {problem.what}: expected {problem.expected}, "
+            f"found {problem.actual}; {problem.remedy}\n"
+        )
+    return len(plan.problems) + sum(not _try(system, change) for change in plan.changes)
 
 
 def _try(system: System, change: Change) -> bool:

@@ -130,9 +130,12 @@ def _forget(paths: Paths) -> None:
 
 def _tell(paths: Paths, record: dict[str, Any], said: dict[str, Any]) -> None:
     """Put the result into the transaction's journal, where ``fleet status`` finds it."""
+    directory = paths.of(record["transaction"])
     try:
-        text = files.seal(wire.dumps(said))
-        files.replace(f"{paths.of(record['transaction'])}/{RESULT}", text)
+        when = os.stat(directory).st_mtime_ns
+        files.replace(f"{directory}/{RESULT}", files.seal(wire.dumps(said)))
+        # By that time transactions are put in order: this one has not ended anew.
+        os.utime(directory, ns=(when, when))
     except OSError:
         pass  # a full disk; the files matter more
 

@@ -39,6 +39,8 @@ _NOTHING = (
 #: Seconds for networkd to configure its links, on the way there and on the way back, and how long
 #: nothing may move before that counts as done (it answers a reload before it is through with it).
 BUDGET, BACK, STILL = 20.0, 6.0, 0.7
+#: Seconds that a verification gives the manager beyond that, and a deadline for all of it.
+SETTLE, DEADLINE = 3.5, 12.0
 _LINKS = "/run/systemd/netif/links"
 _DONE = ("configured", "unmanaged", "linger")
 _DOWN = ("no-carrier", "off", "dormant", "missing")

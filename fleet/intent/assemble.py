@@ -27,7 +27,6 @@ from fleet.intent.tree import (
     Node,
     Scalar,
     Sequence,
-    find,
     path_text,
     plain,
     words,

@@ -72,7 +72,8 @@ def rollout(
             "--soak",
             metavar="S",
             min=0,
-            help="Seconds to wait after each wave.",
+            help="Seconds to watch each wave before the next one, and the last one before the end; "
+            "then its hosts are audited.",
             show_default="the intent's, or 0",
         ),
     ] = None,

@@ -21,6 +21,7 @@ class Entry:
     ``kernel`` is what the kernel calls such a device where that is another word. Any other kind
     says when its resources are made (``phase``, a word of ``planning.graph``), and ``under``
     which key of the data its section is: "" for the data itself, "device" for inside each device.
+    Where kinds share a section, a device is of that whose ``mark`` is among its keys.
     """
 
     kind: str = ""
@@ -30,6 +31,7 @@ class Entry:
     kernel: str = ""
     phase: str = ""
     under: str = "network"
+    mark: str = ""
 
 
 KINDS = (
@@ -40,6 +42,15 @@ KINDS = (
     Entry("tap", "taps", 26, device=True, kernel="tun"),
     Entry("tun", "tuns", 27, device=True, kernel="tun"),
     Entry("bridge", "bridges", 40, device=True),
+    Entry(
+        "openvswitch",
+        "bridges",
+        42,
+        device=True,
+        kernel="openvswitch",
+        phase="switch",
+        mark="openvswitch",
+    ),
     Entry("macvlan", "macvlans", 45, device=True),
     Entry("macvtap", "macvtaps", 46, device=True),
     Entry("tunnel", "tunnels", 50, device=True, kernel="vxlan"),
@@ -48,6 +59,7 @@ KINDS = (
     Entry("mdb", "mdb", 62, phase="entry"),
     Entry("shaping", "shaping", 63, phase="entry"),
     Entry("nftables", "nftables", 70, phase="rule"),
+    Entry("flows", "flows", 71, phase="rule"),
     Entry("policy", "policies", 71, phase="rule"),
     Entry("rule", "routing-policy", 80, phase="rule", under="device"),
 )

@@ -21,6 +21,7 @@ from fleet.intent.netplan import (
     SECTIONS,
     Key,
     device_table,
+    marked_kind,
     verdict_text,
 )
 from fleet.intent.source import nearest
@@ -62,11 +63,7 @@ class Device:
     port_flags: dict[str, Any] = field(default_factory=dict)
     manager: dict[str, Any] = field(default_factory=dict)
     base: Path = ("network",)
-
-    @property
-    def kind(self) -> str:
-        """The kind of its resource."""
-        return SECTIONS[self.section]
+    kind: str = ""
 
     @property
     def path(self) -> Path:
@@ -89,7 +86,9 @@ def read_device(section: str, name: str, node: Node, base: Path = ("network",)) 
             path_text(path),
             remedy="write {} for a device with no settings of its own",
         )
-    table = device_table(section)
+    kind = marked_kind(section, node.entries)
+    table = device_table(section, kind)
+    kind = kind or SECTIONS[section]
     errors = [*_name_errors(path, name, node), *check_keys(node, table, path)]
     if errors:
         raise joined(errors)
@@ -101,7 +100,7 @@ def read_device(section: str, name: str, node: Node, base: Path = ("network",)) 
                 manager[key] = words(value)
         elif key not in PORT_FLAGS and key != "routing-policy":
             own[key] = _normal(key, words(value))
-    spec_class = registry.load(SECTIONS[section]).SPEC
+    spec_class = registry.load(kind).SPEC
     rules: tuple[Rule, ...] = ()
     spec: Any = None
     try:
@@ -117,7 +116,7 @@ def read_device(section: str, name: str, node: Node, base: Path = ("network",)) 
     flags = {
         PORT_FLAGS[key]: words(inner) for key, inner in node.entries.items() if key in PORT_FLAGS
     }
-    return Device(section, name, node, spec, encode(spec), rules, flags, manager, base)
+    return Device(section, name, node, spec, encode(spec), rules, flags, manager, base, kind)
 
 
 def _name_errors(path: Path, name: str, node: Mapping) -> Iterator[IntentError]:

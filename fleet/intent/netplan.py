@@ -6,6 +6,7 @@ The keys are those of netplan 1.1's parser; ``fleet.intent.keys`` prints the tab
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fleet.host import registry
@@ -196,13 +197,17 @@ NETPLAN: dict[str, Key] = {
 }
 
 #: The sections of ``network:`` that hold devices of a kind this fleet has, by section.
-SECTIONS = {entry.section: entry.kind for entry in registry.KINDS if entry.device}
+SECTIONS = {
+    entry.section: entry.kind for entry in registry.KINDS if entry.device and not entry.mark
+}
+#: The kinds of a section by the key that marks them.
+MARKED = {entry.section: (entry.mark, entry.kind) for entry in registry.KINDS if entry.mark}
 
 #: The sections of ``network:`` whose entries are no devices; fleet.intent.other reads them.
 OTHERS: dict[str, Key] = {
     entry.section: Key(APPLIED, ours=True)
     for entry in registry.KINDS
-    if entry.phase and entry.under == "network"
+    if entry.phase and not entry.device and entry.under == "network"
 }
 
 #: The keys of ``network:``: netplan's, and the sections of kinds that netplan does not have.
@@ -218,15 +223,24 @@ NETWORK: dict[str, Key] = {
 
 
 @functools.cache
-def device_table(section: str) -> dict[str, Key]:
-    """Return the table of a section's devices: netplan's, and every field of the kind's spec."""
-    known = NETPLAN[section].inner or {} if section in NETPLAN else {}
+def device_table(section: str, kind: str = "") -> dict[str, Key]:
+    """Return the table of a section's devices: netplan's, and every field of the kind's spec.
+
+    ``kind`` is the one that a mark makes of a device; netplan's keys of the others are not its.
+    """
+    known = NETPLAN[section].inner or {} if section in NETPLAN and not kind else {}
     table = {**COMMON, **known}
-    for field in field_names(registry.load(SECTIONS[section]).SPEC):
+    for field in field_names(registry.load(kind or SECTIONS[section]).SPEC):
         name = dashed(field)
         if name not in table or table[name].verdict != APPLIED:
             table[name] = Key(APPLIED, ours=name not in table)
     return table
+
+
+def marked_kind(section: str, keys: Iterable[str]) -> str:
+    """Return the kind that one of a device's keys makes of it, empty for its section's own."""
+    mark, kind = MARKED.get(section, ("", ""))
+    return kind if mark in keys else ""
 
 
 RENDERERS = {

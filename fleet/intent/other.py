@@ -23,7 +23,7 @@ _ELSEWHERE = ("namespace", "sysctl")
 KINDS = tuple(
     entry
     for entry in registry.KINDS
-    if entry.phase and entry.under != "device" and entry.kind not in _ELSEWHERE
+    if entry.phase and not entry.device and entry.under != "device" and entry.kind not in _ELSEWHERE
 )
 #: The keys of the data that hold their sections, and those of the data that are sections.
 HOLDERS = tuple(dict.fromkeys(entry.under for entry in KINDS if entry.under))

@@ -60,7 +60,11 @@ def broken(*patches: Patch) -> Iterator[Keys]:
 
 #: The fence is two things: who is stopped is killed, and who wakes up looks before it acts.
 _NO_FENCE = [
-    ("apply.py", "check_fence(transaction, armed.token, system)\n        _change", "_change"),
+    (
+        "apply.py",
+        "check_fence(transaction, armed.token, system)\n        carry_out()",
+        "carry_out()",
+    ),
     ("fence.py", 'write(f"{cgroup}/cgroup.kill", "1")', "pass"),
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ PASSING = {
     "topology_change_detected", "valid_life_time", "preferred_life_time", "used", "updated",
     "refcnt", "timer", "message_age_timer", "forward_delay_timer", "hold_timer", "config_pending",
     "topology_change_ack", "ifindex", "link_index", "index", "designated_port",
-    "linkmode", "expires", "probes", "bc_queue_len_used",
+    "linkmode", "expires", "probes", "bc_queue_len_used", "direct_packets_stat",
 }  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def test_a_watchdog_stopped_while_it_reverts_is_replaced(host: Hypervisor) -> No
         "        except FileExistsError: return\n"
         "        os.kill(os.getpid(), signal.SIGSTOP)\n"
         "crash.HOOK = hang\n"
-        "recover.settle.__defaults__ = ('', (), None, 0.5, False)\n"
+        "recover.settle.__defaults__ = ('', (), None, 0.5, False, '')\n"
     )
     helper, _ = armed(host, deadline=1.5, extra=once)
     helper.call("apply", transaction="tx1")

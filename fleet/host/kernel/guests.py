@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Words = dict[str, Any]
 
 
+#: It holds the internal ports of its own bridges, which are no guests'.
+SWITCH = "ovs-vswitchd"
+
+
 def holders(system: System, links: dict[str, Words]) -> dict[str, list[Words]]:
     """Return who holds each device, as ``{"pid", "command", "guest"}`` for each process.
 
@@ -40,6 +44,8 @@ def holders(system: System, links: dict[str, Words]) -> dict[str, list[Words]]:
         if not held:
             continue
         words = _words(proc, pid)
+        if words["command"] == SWITCH:
+            continue
         near = _link(f"{proc}/{pid}/ns/net") == here
         for device in sorted(held):
             # Two namespaces may have a tap of one name. A device without carrier has no holder

@@ -9,7 +9,7 @@ from fleet.host.kernel.system import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from fleet.host.kernel.system import System
@@ -241,6 +241,12 @@ class Observation:
         from fleet.host.kernel import guests
 
         return guests.inhabitants(self.system)
+
+    def once(self, part: str, read: Callable[[System], Any]) -> Any:
+        """Return what ``read`` makes of this namespace, asked once: for books of others."""
+        if part not in self._parts:
+            self._parts[part] = read(self.system)
+        return self._parts[part]
 
     def sysctl(self, name: str) -> str | None:
         """Return a key's value as /proc shows it; None where this kernel has no such key."""

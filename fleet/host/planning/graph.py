@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.host.change import CREATE, DELETE
+from fleet.host.change import CREATE, DELETE, UPDATE
 from fleet.host.registry import BY_NAME
 
 TYPE_CHECKING = False
@@ -34,13 +34,14 @@ PHASES = {
     "sysctl": (_SYSCTL, _SYSCTL),
     "entry": (_ENTRY, _ENTRY),
     "rule": (_RULE, _RULE_OUT),
+    "switch": (_PORT, _GONE),
 }
 
 
 def phase(change: Change) -> int:
     """Return when a change runs among those that nothing else orders."""
     entry = BY_NAME.get(change.kind)
-    if entry is not None and entry.phase:
+    if entry is not None and entry.phase and (not entry.device or change.action != UPDATE):
         return PHASES[entry.phase][change.action == DELETE]
     if change.action != "update":
         return _MADE if change.action == CREATE else _GONE
@@ -50,6 +51,7 @@ def phase(change: Change) -> int:
     both = {
         "addresses": (_ADDRESS, _ADDRESS_OUT),
         "interfaces": (_PORT, _PORT_OUT),
+        "openvswitch": (_PORT, _PORT),
         "routes": (_ROUTE, _ROUTE_OUT),
         "ports": (_FLAGS, _FLAGS),
         "set-name": (_RENAME, _RENAME),

@@ -68,6 +68,13 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
             add(part, name, "", expected, actual)
     for name, (then, have) in table_differences(snapshot, now).items():
         add("tables", name, "", then and then["text"], have and have["text"])
+    if snapshot["scope"].get("switches") or snapshot["scope"].get("flows"):
+        from fleet.host.reverting import restore_switches
+
+        for name, back in restore_switches.switch_differences(snapshot, now).items():
+            add("switches", name, "", back, None)
+        for name, flows in restore_switches.flow_differences(snapshot, now).items():
+            add("flows", name, "", *flows)
     for name, inner in snapshot["namespaces"].items():
         there = now["namespaces"].get(name)
         if inner is None or there is None:

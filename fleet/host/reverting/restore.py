@@ -101,6 +101,12 @@ def _pass(
     errors: dict[tuple[str, str, str], str],
 ) -> None:
     step = Step(system, before, errors, root)
+    if before["scope"].get("switches") or before["scope"].get("flows"):
+        from fleet.host.reverting.restore_switches import restore_switches
+
+        # First, for its bridges' own devices come and go with its database.
+        restore_switches(step)
+        step.look()
     fetch_devices(step)
     restore_links(step)
     # Devices going down or away take addresses, routes and neighbours along: look again.

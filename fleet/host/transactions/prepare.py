@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from fleet.host.change import Plan
+    from fleet.host.change import Change, Plan
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
     from fleet.host.state import State
@@ -166,7 +166,9 @@ def scope_of(plan: Plan) -> dict[str, Any]:
             space, apart, name = touched.rpartition("|")
             scope = of(space if apart else change.namespace)
             sort, _, rest = name.partition(":")
-            if sort == "nftables":
+            if sort == "openvswitch":
+                _of_switch(scope, rest, change)
+            elif sort == "nftables":
                 scope["tables"] = sorted({*scope["tables"], rest})
             elif sort == "namespace":
                 inner = of(rest)
@@ -181,12 +183,27 @@ def scope_of(plan: Plan) -> dict[str, Any]:
     return here
 
 
+def _of_switch(scope: dict[str, Any], bridge: str, change: Change) -> None:
+    """The bridge's part of the database, or its flows; all of them where it is made again."""
+    after = change.after if isinstance(change.after, dict) else {}
+    if change.kind == "flows":
+        scope["flows"].setdefault(bridge, list(after.get("cookies") or ()))
+        return
+    scope["switches"][bridge] = after
+    from fleet.host.switches.openflow import FLUSHING
+
+    if change.action == DELETE or not FLUSHING.isdisjoint(after):
+        scope["flows"][bridge] = None
+
+
 def _scope() -> dict[str, Any]:
     return {
         "devices": [],
         "sysctls": [],
         "files": [],
         "tables": [],
+        "switches": {},
+        "flows": {},
         "rules": False,
         "whole": False,
         "namespaces": {},

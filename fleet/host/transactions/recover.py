@@ -272,11 +272,25 @@ PROGRAMS = (
     "fleet.host.kernel.system",
 )
 
+#: And where Open vSwitch goes back too.
+SWITCHES = (
+    "_socket",
+    "subprocess",
+    "fleet.host.kernel.system",
+    "fleet.host.reverting.restore_switches",
+    "fleet.host.switches.openflow",
+    "fleet.host.switches.ovsdb",
+    "fleet.host.switches.picture",
+    "fleet.host.switches.operations",
+)
+
 
 def rehearse(system: System, snapshot: Any) -> None:
     """Load all that a revert needs and go its way up to the first write; raises OSError."""
     needs_programs = snapshot.get("namespaces") or snapshot.get("tables")
-    for name in (*NEEDED, *(PROGRAMS if needs_programs else ())):
+    scope = snapshot["scope"]
+    switches = SWITCHES if scope.get("switches") or scope.get("flows") else ()
+    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches):
         __import__(name)
     from fleet.host.reverting.differences import differences
     from fleet.host.reverting.snapshot import capture

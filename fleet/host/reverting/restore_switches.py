@@ -1,0 +1,129 @@
+"""Put back what Open vSwitch had: a bridge's part of the database, then its flows.
+
+OVSDB is durable at once, so the old form is in the snapshot and each part goes back whole: one
+transaction for all bridges, one bundle for a bridge's flows. What others added meanwhile, a guest's
+port for one, stays: only what the plan named is taken away.
+"""
+
+from __future__ import annotations
+
+from fleet.host.change import HostError
+from fleet.host.kernel.system import CommandError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.kernel.system import System
+    from fleet.host.reverting.restore_step import Step
+
+    Record = dict[str, Any]
+
+
+def read_switches(system: System, scope: Record) -> Record:
+    """Return the pictures of the bridges in a scope by name, None for one that is not there."""
+    if not scope:
+        return {}
+    from fleet.host.switches import picture
+
+    found = picture.read(system)
+    return {name: found.get(name) for name in scope}
+
+
+def read_flows(system: System, scope: Record) -> Record:
+    """Return the flows of the bridges in a scope, None for a bridge that is not there."""
+    if not scope:
+        return {}
+    from fleet.host.switches import openflow
+
+    found: Record = {}
+    for name in scope:
+        try:
+            found[name] = openflow.dump(system, name)
+        except CommandError:
+            found[name] = None
+    return found
+
+
+def switch_differences(snapshot: Record, now: Record) -> dict[str, Any]:
+    """Return what would make each bridge what it was, by name; None deletes one."""
+    found: dict[str, Any] = {}
+    for name, made in (snapshot["scope"].get("switches") or {}).items():
+        then, have = snapshot["switches"].get(name), now["switches"].get(name)
+        if then is None:
+            if have is not None:
+                found[name] = None
+        elif have is None:
+            found[name] = then
+        else:
+            back = _back(then, have, made or {})
+            if back:
+                found[name] = back
+    return found
+
+
+def _back(then: Record, now: Record, made: Any) -> Record:
+    """Return the delta from now to then; what only now has goes where the plan made it."""
+    found: Record = {}
+    for key, value in then.items():
+        have = now.get(key)
+        inner = made.get(key) if isinstance(made, dict) else None
+        if isinstance(value, dict) and isinstance(have, dict):
+            nested = _back(value, have, inner or {})
+            if nested:
+                found[key] = nested
+        elif value != have:
+            found[key] = value
+    for key in now:
+        if key not in then and isinstance(made, dict) and key in made:
+            found[key] = None
+    return found
+
+
+def flow_differences(snapshot: Record, now: Record) -> dict[str, tuple[list[str], list[str]]]:
+    """Return the flows that are missing and those that are too much, by bridge.
+
+    ``scope["flows"]`` has the cookies that a plan changes; None stands for all, where the bridge
+    itself is made again.
+    """
+    found = {}
+    for name, cookies in (snapshot["scope"].get("flows") or {}).items():
+        then, have = snapshot["flows"].get(name), now["flows"].get(name)
+        if then is None or have is None:
+            continue
+        missing = [line for line in then if line not in have and _counts(line, cookies)]
+        extra = [line for line in have if line not in then and _counts(line, cookies)]
+        if missing or extra:
+            found[name] = (missing, extra)
+    return found
+
+
+def _counts(line: str, cookies: list[int] | None) -> bool:
+    from fleet.host.switches.openflow import cookie_of
+
+    return cookies is None or cookie_of(line) in (0, *cookies)
+
+
+def restore_switches(step: Step) -> None:
+    """Make the bridges of the scope what they were."""
+    changed = switch_differences(step.then, step.now)
+    if changed:
+        step.attempt("switches", ",".join(changed), _put, step.system, changed)
+    for name, (missing, extra) in flow_differences(step.then, step.now).items():
+        step.attempt("flows", name, _exchange, step.system, name, missing, extra)
+
+
+def _put(system: System, changed: dict[str, Any]) -> None:
+    from fleet.host.switches.operations import put
+
+    try:
+        # A port's device may be on its way back too: the switch takes it up when it comes.
+        put(system, changed, check=False)
+    except HostError as error:
+        raise OSError(str(error)) from error
+
+
+def _exchange(system: System, name: str, missing: list[str], extra: list[str]) -> None:
+    from fleet.host.switches.openflow import Flow, exchange
+
+    exchange(system, name, [Flow(line.replace(",", " ")) for line in extra], missing)

@@ -1,0 +1,1 @@
+"""Open vSwitch: its database as pictures of bridges, and its flows."""

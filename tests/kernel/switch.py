@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hypervisor import Hypervisor, hypervisor, until
+from hypervisor import Hypervisor, hypervisor
 
 START = """
 set -e
@@ -71,6 +71,3 @@ def switch_host() -> Iterator[SwitchHost]:
         host.helpers = plain.helpers
         host.start()
         yield host
-
-
-__all__ = ["SwitchHost", "switch_host", "until"]

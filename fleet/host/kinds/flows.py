@@ -10,7 +10,7 @@ from fleet.host.change import HostError
 from fleet.host.kernel.system import CommandError
 from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, spec
-from fleet.host.switches import openflow
+from fleet.host.switches import openflow, picture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ SPEC = Flows
 
 def names(observation: Observation) -> list[str]:
     """Return the bridges that have flows of fleet's."""
-    from fleet.host.switches import picture
-
     try:
-        return sorted(observation.once("switches", picture.read))
+        return sorted(picture.bridges(observation))
     except HostError:
         return []
 
@@ -68,9 +66,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:
     """Return the change that takes fleet's flows away."""
-    from fleet.host.switches import picture
-
-    if entry.name not in observation.once("switches", picture.read):
+    if entry.name not in picture.bridges(observation):
         return []
     return _diff(entry, [], entry, observation)
 
@@ -92,9 +88,9 @@ def _diff(
                 resource.key, "flows that ovs-ofctl takes", str(error), "correct the flows", "flows"
             ) from error
     ours = [flow for flow in gone if flow.cookie in own]
-    places = {flow.place for flow in ours}
+    taken = {flow.place for flow in new} - {flow.place for flow in ours}
     for flow in gone:
-        if flow.place in {each.place for each in new} - places and not openflow.is_default(flow):
+        if flow.place in taken and not openflow.is_default(flow):
             raise HostError(
                 resource.key,
                 "a match and priority of fleet's own",
@@ -106,21 +102,13 @@ def _diff(
         steps.add(
             "flows",
             [flow.text for flow in ours],
-            [flow.text for flow in new],
+            # What is carried out is compared once more: ports may only then have their numbers.
+            {"flows": [flow.text for flow in new], "all": lines, "cookies": sorted(own)},
             impact="blip",
             touches=(resource.name, f"openvswitch:{resource.name}"),
             requires=tuple(f"port:{resource.name}/{port}" for port in _ports(lines)),
         )
-        # What is carried out is compared once more: ports may only then have their numbers.
-        steps.changes[-1] = _carrying(steps.changes[-1], lines, sorted(own))
     return steps.changes
-
-
-def _carrying(change: Change, lines: list[str], own: list[int]) -> Change:
-    from fleet.host.change import amended
-
-    after = {"flows": change.after, "all": lines, "cookies": own}
-    return amended(change, after=after)
 
 
 def _ports(lines: list[str]) -> list[str]:
@@ -137,10 +125,7 @@ def _ports(lines: list[str]) -> list[str]:
 
 def _not_yet(reason: str, observation: Observation, name: str) -> bool:
     """Say whether flows cannot be compared only because the plan is yet to make what they name."""
-    from fleet.host.switches import picture
-
-    known = observation.once("switches", picture.read)
-    return name not in known or "unknown port" in reason
+    return name not in picture.bridges(observation) or "unknown port" in reason
 
 
 def apply(system: System, change: Change) -> None:

@@ -146,8 +146,7 @@ def _pictures(observation: Observation) -> dict[str, Words]:
     """Return all bridges of the database, none where the host has no Open vSwitch."""
     if observation.namespace:
         return {}  # the switch lives in the host's own namespace
-    found: dict[str, Words] = observation.once("switches", picture.read)
-    return found
+    return picture.bridges(observation)
 
 
 def names(observation: Observation) -> list[str]:

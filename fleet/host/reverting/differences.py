@@ -8,7 +8,7 @@ were not named.
 from __future__ import annotations
 
 from fleet.host import wire
-from fleet.host.reverting.snapshot_parts import KERNEL, LOCAL_TABLE, NOWHERE
+from fleet.host.reverting.snapshot_parts import KERNEL, LOCAL_TABLE, NOWHERE, has_switches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
             add(part, name, "", expected, actual)
     for name, (then, have) in table_differences(snapshot, now).items():
         add("tables", name, "", then and then["text"], have and have["text"])
-    if snapshot["scope"].get("switches") or snapshot["scope"].get("flows"):
+    if has_switches(snapshot["scope"]):
         from fleet.host.reverting import restore_switches
 
         for name, back in restore_switches.switch_differences(snapshot, now).items():

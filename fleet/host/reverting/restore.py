@@ -13,6 +13,7 @@ from fleet.host.reverting.restore_layers import restore_layers
 from fleet.host.reverting.restore_links import fetch_devices, restore_links
 from fleet.host.reverting.restore_step import Step
 from fleet.host.reverting.snapshot import capture
+from fleet.host.reverting.snapshot_parts import has_switches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _pass(
     errors: dict[tuple[str, str, str], str],
 ) -> None:
     step = Step(system, before, errors, root)
-    if before["scope"].get("switches") or before["scope"].get("flows"):
+    if has_switches(before["scope"]):
         from fleet.host.reverting.restore_switches import restore_switches
 
         # First, for its bridges' own devices come and go with its database.

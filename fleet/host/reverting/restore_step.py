@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.host.change import HostError
 from fleet.host.kernel.link_attributes import GETLINK
 from fleet.host.kernel.link_attributes import header as link_header
 from fleet.host.kernel.raw import Unknown
@@ -76,7 +77,7 @@ class Step:
             self._note(part, name, f"no device {gone}")
         except OSError as error:
             self._note(part, name, error.strerror or str(error))
-        except CommandError as error:
+        except (CommandError, HostError) as error:
             self._note(part, name, str(error)[:300])
         else:
             return True

@@ -7,7 +7,6 @@ port for one, stays: only what the plan named is taken away.
 
 from __future__ import annotations
 
-from fleet.host.change import HostError
 from fleet.host.kernel.system import CommandError
 
 TYPE_CHECKING = False
@@ -22,18 +21,14 @@ if TYPE_CHECKING:
 
 def read_switches(system: System, scope: Record) -> Record:
     """Return the pictures of the bridges in a scope by name, None for one that is not there."""
-    if not scope:
-        return {}
     from fleet.host.switches import picture
 
-    found = picture.read(system)
+    found = picture.read(system) if scope else {}
     return {name: found.get(name) for name in scope}
 
 
 def read_flows(system: System, scope: Record) -> Record:
     """Return the flows of the bridges in a scope, None for a bridge that is not there."""
-    if not scope:
-        return {}
     from fleet.host.switches import openflow
 
     found: Record = {}
@@ -91,8 +86,9 @@ def flow_differences(snapshot: Record, now: Record) -> dict[str, tuple[list[str]
         then, have = snapshot["flows"].get(name), now["flows"].get(name)
         if then is None or have is None:
             continue
-        missing = [line for line in then if line not in have and _counts(line, cookies)]
-        extra = [line for line in have if line not in then and _counts(line, cookies)]
+        here, before = set(have), set(then)
+        missing = [line for line in then if line not in here and _counts(line, cookies)]
+        extra = [line for line in have if line not in before and _counts(line, cookies)]
         if missing or extra:
             found[name] = (missing, extra)
     return found
@@ -116,14 +112,11 @@ def restore_switches(step: Step) -> None:
 def _put(system: System, changed: dict[str, Any]) -> None:
     from fleet.host.switches.operations import put
 
-    try:
-        # A port's device may be on its way back too: the switch takes it up when it comes.
-        put(system, changed, check=False)
-    except HostError as error:
-        raise OSError(str(error)) from error
+    # A port's device may be on its way back too: the switch takes it up when it comes.
+    put(system, changed, check=False)
 
 
 def _exchange(system: System, name: str, missing: list[str], extra: list[str]) -> None:
     from fleet.host.switches.openflow import Flow, exchange
 
-    exchange(system, name, [Flow(line.replace(",", " ")) for line in extra], missing)
+    exchange(system, name, [Flow(line) for line in extra], missing)

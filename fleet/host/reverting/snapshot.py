@@ -68,20 +68,21 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "traffic": read_traffic(netlink, names, {*named, *own_keys}),
         "sysctls": parts.read_sysctls(system, _sysctls(system, scope, like), own_keys, wide, links),
         "tables": _tables(system, scope, like),
-        "switches": _of_switches("read_switches", system, scope.get("switches")),
-        "flows": _of_switches("read_flows", system, scope.get("flows")),
+        **_switches(system, scope),
         "files": {path: parts.read_file(system, path) for path in scope.get("files") or ()},
         "namespaces": _namespaces(system, scope, like),
     }
 
 
-def _of_switches(reading: str, system: System, scope: Record | None) -> Record:
-    if not scope:
-        return {}
-    from fleet.host.reverting import restore_switches
+def _switches(system: System, scope: Record) -> Record:
+    if not parts.has_switches(scope):
+        return {"switches": {}, "flows": {}}
+    from fleet.host.reverting.restore_switches import read_flows, read_switches
 
-    found: Record = getattr(restore_switches, reading)(system, scope)
-    return found
+    return {
+        "switches": read_switches(system, scope["switches"]),
+        "flows": read_flows(system, scope["flows"]),
+    }
 
 
 def _namespaces(system: System, scope: Record, like: Snapshot | None) -> Record:

@@ -52,6 +52,11 @@ _PER_DEVICE = ("net/ipv4/conf", "net/ipv6/conf", "net/ipv4/neigh", "net/ipv6/nei
 _TWICE = ("retrans_time", "base_reachable_time", "stable_secret")
 
 
+def has_switches(scope: Record) -> bool:
+    """Say whether anything of Open vSwitch is touched: its modules are loaded only then."""
+    return bool(scope.get("switches") or scope.get("flows"))
+
+
 def read_links(netlink: Netlink) -> dict[str, Record]:
     payloads = dump_links(netlink)
     names = {}

@@ -14,7 +14,7 @@ from fleet.host.kernel.system import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from fleet.host.kernel.system import System
 
@@ -64,10 +64,10 @@ class Flow:
         words += [self.match] if self.match else []
         return ",".join([*words, f"actions={self.actions}"])
 
-    def same(self, other: Flow) -> bool:
-        """Say whether two flows mean the same."""
-        mine = (self.place, self.extras, self.actions)
-        return mine == (other.place, other.extras, other.actions)
+    @property
+    def meaning(self) -> Hashable:
+        """What two flows have in common that mean the same."""
+        return self.place, frozenset(self.extras.items()), self.actions
 
 
 _FLAGS = ("send_flow_rem", "check_overlap", "reset_counts", "no_packet_counts", "no_byte_counts")
@@ -122,9 +122,9 @@ def differing(system: System, bridge: str, lines: list[str]) -> tuple[list[Flow]
             new.append(Flow(line[1:]))
     if gone and new:
         becomes = _becoming(system, new)
-        kept = [flow for flow in becomes if not any(flow.same(other) for other in gone)]
-        gone = [flow for flow in gone if not any(flow.same(other) for other in becomes)]
-        new = kept
+        known, wanted = ({flow.meaning for flow in each} for each in (gone, becomes))
+        new = [flow for flow in becomes if flow.meaning not in known]
+        gone = [flow for flow in gone if flow.meaning not in wanted]
     return gone, new
 
 
@@ -192,7 +192,7 @@ def dump(system: System, bridge: str) -> list[str]:
 
 def is_default(flow: Flow) -> bool:
     """Say whether a flow is the one that a fresh bridge has (ofproto/ofproto.c): nobody's."""
-    return flow.same(Flow("priority=0 actions=NORMAL"))
+    return flow.meaning == Flow("priority=0 actions=NORMAL").meaning
 
 
 def exchange(system: System, bridge: str, gone: Iterable[Flow], new: Iterable[str]) -> None:
@@ -206,9 +206,3 @@ def exchange(system: System, bridge: str, gone: Iterable[Flow], new: Iterable[st
     if lines:
         text = "".join(f"{line}\n" for line in lines)
         system.run([OFCTL, "-O", VERSION, "bundle", bridge, "/dev/stdin"], input=text)
-
-
-def put_back(system: System, bridge: str, lines: list[str]) -> None:
-    """Make a bridge's flows what they were; raises CommandError."""
-    gone, new = differing(system, bridge, lines)
-    exchange(system, bridge, gone, [flow.text for flow in new])

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
 
     Row = dict[str, Any]
@@ -81,6 +82,12 @@ class Rows:
         several = pointers if isinstance(pointers, list) else [pointers]
         rows = self.by_table[table]
         return [rows[uuid] for uuid in several if uuid in rows]
+
+
+def bridges(observation: Observation) -> dict[str, Picture]:
+    """Return the host's bridges, read once; raises HostError where the host has no database."""
+    found: dict[str, Picture] = observation.once("switches", read)
+    return found
 
 
 def read(system: System) -> dict[str, Picture]:

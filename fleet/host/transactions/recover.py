@@ -288,12 +288,13 @@ SWITCHES = (
 def rehearse(system: System, snapshot: Any) -> None:
     """Load all that a revert needs and go its way up to the first write; raises OSError."""
     needs_programs = snapshot.get("namespaces") or snapshot.get("tables")
-    scope = snapshot["scope"]
-    switches = SWITCHES if scope.get("switches") or scope.get("flows") else ()
-    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches):
-        __import__(name)
     from fleet.host.reverting.differences import differences
     from fleet.host.reverting.snapshot import capture
+    from fleet.host.reverting.snapshot_parts import has_switches
+
+    switches = SWITCHES if has_switches(snapshot["scope"]) else ()
+    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches):
+        __import__(name)
 
     differences(snapshot, capture(system, snapshot["scope"], snapshot))
     fence.members("", fence.identity(1))

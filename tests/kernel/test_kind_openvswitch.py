@@ -169,3 +169,25 @@ def test_a_port_that_the_switch_cannot_have_is_taken_back(host: SwitchHost) -> N
     assert failed.value.code == "reverted"
     assert "t0" in str(failed.value)
     assert host.database() == before
+
+
+def test_bonds_queues_and_controllers(host: SwitchHost) -> None:
+    """A bond of two NICs, a queue without a rate and a controller without a mode are there too."""
+    before = host.database()
+    switch = {
+        "datapath_type": "netdev",
+        "controller": {"addresses": ["ptcp:6653:127.0.0.1"]},
+        "ports": {
+            "bond0": {"members": {"p1": {}, "p2": {}}, "bond_mode": "active-backup"},
+            "p3": {"qos": {"type": "linux-htb", "queues": {"0": {}, "5": {"dscp": 10}}}},
+        },
+    }
+    wanted = state(("openvswitch", "ovs0", {"openvswitch": switch}))
+    roll_out(host, wanted, "tx1")
+    assert host.vsctl("get-controller ovs0").split() == ["ptcp:6653:127.0.0.1"]
+    assert host.vsctl("list-ifaces ovs0").split() == ["p1", "p2", "p3"]
+    assert host.row("Port", "bond0")["bond_mode"] == "active-backup"
+    assert "0=" in host.vsctl("--columns=queues list QoS")
+    assert changes(host, wanted) == []
+    roll_out(host, state(), "tx2")
+    assert host.database() == before

@@ -69,28 +69,24 @@ class SwitchQuality:
 
 
 @spec
-class SwitchPort:
-    """One port; with ``members`` it is a bond of those interfaces."""
+class SwitchPort(SwitchInterface):
+    """One port, and what its one interface is; with ``members`` it is a bond of those.
+
+    ``external-ids`` and ``other-config`` are the port's.
+    """
 
     tag: VlanId | None = None
     trunks: tuple[Trunk, ...] | None = None
     vlan_mode: (
         Literal["access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel"] | None
     ) = None
-    type: Text | None = None
-    options: dict[Text, Text] | None = None
     members: dict[DeviceName, SwitchInterface] | None = None
     bond_mode: Literal["balance-tcp", "balance-slb", "active-backup"] | None = None
     lacp: Literal["active", "passive", "off"] | None = None
     bond_updelay: Uint32 | None = None
     bond_downdelay: Uint32 | None = None
     protected: bool | None = None
-    mtu_request: Annotated[int, Bound(68, 65535)] | None = None
-    ingress_policing_rate: Uint32 | None = None
-    ingress_policing_burst: Uint32 | None = None
     qos: SwitchQuality | None = None
-    external_ids: dict[Text, Text] | None = None
-    other_config: dict[Text, Text] | None = None
 
 
 @spec
@@ -203,8 +199,9 @@ def _database_step(
     ports = change.get("ports") or {}
     known = (now or {}).get("ports") or {}
     joining = [port for port, form in ports.items() if form and port not in known]
-    devices = [port for port in joining if not _made_by_the_switch(ports[port], port, steps.device)]
-    leaving = [port for port, form in ports.items() if form is None and port in known]
+    devices, made = _interfaces([ports[port] for port in joining], steps.device)
+    gone = [known[port] for port, form in ports.items() if form is None and port in known]
+    leaving = sorted({name for each in _interfaces(gone, steps.device) for name in each})
     held = [device for device in devices if (observation.links.get(device) or {}).get("master")]
     steps.add(
         "" if now is None else "openvswitch",
@@ -216,8 +213,8 @@ def _database_step(
         provides=(
             *((f"device:{steps.device}",) if now is None else ()),
             *(f"port:{steps.device}/{port}" for port in joining),
-            *(f"device:{port}" for port in joining if port not in devices),
-            *(f"unport:{port}" for port in leaving),
+            *(f"device:{device}" for device in made),
+            *(f"unport:{device}" for device in leaving),
         ),
         requires=(
             *((f"absent:{steps.device}",) if now is None else ()),
@@ -227,9 +224,14 @@ def _database_step(
     )
 
 
-def _made_by_the_switch(form: Words, port: str, bridge: str) -> bool:
-    """Say whether the switch makes a port's device itself: tunnels, patches, internal ports."""
-    return port == bridge or all(each.get("type") for each in form["interfaces"].values())
+def _interfaces(ports: list[Words], bridge: str) -> tuple[list[str], list[str]]:
+    """Return the devices of ports: those that have to be there, and those that the switch makes
+    itself, which are tunnels, patches and internal ports."""
+    found: tuple[list[str], list[str]] = [], []
+    for form in ports:
+        for name, each in form["interfaces"].items():
+            found[name == bridge or bool(each.get("type"))].append(name)
+    return found
 
 
 def _without_nothing(form: Any) -> Any:
@@ -285,7 +287,8 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
     if now is None or not entry.created:
         return []
     steps = Steps(entry, entry.name)
-    ports = sorted(port for port in now["ports"] if port != entry.name)
+    inside = _interfaces(list(now["ports"].values()), entry.name)
+    ports = sorted({name for each in inside for name in each} - {entry.name})
     freed = [
         item["address"].partition("/")[0] for item in observation.addresses.get(entry.name, [])
     ]

@@ -82,6 +82,8 @@ class Operations:
         self._now = pictures(rows)
         self._found: list[Row] = []
         self._number = 0
+        #: Ports that point no longer to the QoS they had.
+        self._let_go: set[str] = set()
 
     def made(self) -> list[Row]:
         """Return the operations."""
@@ -90,11 +92,38 @@ class Operations:
             if change is None:
                 if row is not None:
                     self._point("Open_vSwitch", None, "bridges", "delete", Reference(row["_uuid"]))
+                    for port in self.rows.of("Port", row["ports"]):
+                        self._leave_qos(port)
             elif row is None:
                 self._new_bridge(bridge, change)
             else:
                 self._old_bridge(bridge, row, change)
+        self._delete_qos()
         return self._found
+
+    def _leave_qos(self, port: Row) -> None:
+        """References count until the transaction ends, those of a port that goes with it too."""
+        self._let_go.add(port["_uuid"])
+        if port["qos"]:
+            self._set("Port", port, qos=[])
+
+    def _delete_qos(self) -> None:
+        """Rows of QoS and Queue are roots of the database: they stay where nothing points to them.
+
+        Deleted are those that only the ports of this transaction had.
+        """
+        ports = self.rows.by_table["Port"].values()
+        rows = self.rows.by_table["QoS"]
+        kept = {uuid for p in ports if p["_uuid"] not in self._let_go for uuid in _many(p["qos"])}
+        gone = {uuid for p in ports if p["_uuid"] in self._let_go for uuid in _many(p["qos"])}
+        queues = {uuid: {*row["queues"].values()} for uuid, row in rows.items()}
+        gone -= kept
+        spare = {each for uuid in gone for each in queues[uuid]}
+        spare -= {each for uuid in queues.keys() - gone for each in queues[uuid]}
+        for table, uuids in (("QoS", gone), ("Queue", spare)):
+            for uuid in sorted(uuids):
+                where = [["_uuid", "==", ["uuid", uuid]]]
+                self._found.append({"op": "delete", "table": table, "where": where})
 
     def _new_bridge(self, name: str, change: Picture) -> None:
         ports = {name: {"interfaces": {name: {"type": "internal"}}}, **(change.get("ports") or {})}
@@ -113,6 +142,7 @@ class Operations:
             if form is None:
                 if port in ports:
                     self._point("Bridge", row, "ports", "delete", known.pop(port))
+                    self._leave_qos(ports[port])
             elif port in ports:
                 self._old_port(ports[port], form)
             else:
@@ -147,20 +177,26 @@ class Operations:
             bridges = self._now.values()
             own = next(b["ports"][row["name"]] for b in bridges if row["name"] in b["ports"])
             whole = form["qos"] and _merged(own["qos"] or {}, form["qos"])
+            self._let_go.add(row["_uuid"])
             self._set("Port", row, qos=self._qos({"qos": whole}))
 
     def _qos(self, form: Picture) -> list[Reference]:
-        """Rows of QoS and Queue are not the database's root: what nothing points to goes."""
         qos = form.get("qos")
         if not qos:
             return []
         queues = (qos.get("queues") or {}).items()
-        made = [[int(number), self._insert("Queue", each)] for number, each in queues if each]
+        made = [
+            [int(number), self._insert("Queue", each)]
+            for number, each in queues
+            if each is not None
+        ]
         return [self._insert("QoS", qos, queues=("map", made))]
 
     def _controllers(self, form: Picture) -> list[Reference]:
         targets = (form.get("controllers") or {}).items()
-        return [self._insert("Controller", each, target=t) for t, each in targets if each]
+        return [
+            self._insert("Controller", each, target=t) for t, each in targets if each is not None
+        ]
 
     def _mirrors(self, form: Picture, ports: dict[str, Reference]) -> list[Reference]:
         found = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.host.transactions import units
+from fleet.host.transactions import lasting, units
 from fleet.host.transactions.files import Paths
 
 
@@ -93,3 +93,8 @@ def test_the_staged_helper_runs_from_one_archive(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("usage:")
     assert Path(archive).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_audit_looks_for_every_unit_of_the_boot() -> None:
+    """The names that an audit asks the disk for are those that arming installs."""
+    assert {f"{name}.service" for name in lasting._UNITS} == set(units.UNITS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from fleet.host import wire
+from fleet.host.spec import encode, spec
 from fleet.host.transactions import files
 
 TYPE_CHECKING = False
@@ -29,8 +30,32 @@ from fleet.host.helper import unit_main
 sys.exit(unit_main(sys.argv[1:]))
 """
 
-RECOVER = """\
+_UNIT = """\
 [Unit]
+{unit}
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={python} -I -S -B {archive} {arguments}
+TimeoutStartSec={seconds}
+
+[Install]
+WantedBy={wanted_by}
+"""
+
+
+@spec
+class BootUnit:
+    """One unit of the boot: its [Unit] section, what the helper is told, and what wants it."""
+
+    unit: str = ""
+    arguments: str = ""
+    seconds: int = 120
+    wanted_by: str = ""
+
+
+RECOVER = """\
 Description=fleet: put back what was not confirmed before the host went down
 DefaultDependencies=no
 RequiresMountsFor=/var/lib/fleet /etc
@@ -39,56 +64,23 @@ Before=systemd-sysctl.service network-pre.target systemd-networkd.service Networ
 Before=networking.service shutdown.target
 Wants=network-pre.target
 Conflicts=shutdown.target
-ConditionDirectoryNotEmpty=/var/lib/fleet/journal
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={python} -I -S -B {archive} recover --at files
-TimeoutStartSec=120
-
-[Install]
-WantedBy=sysinit.target
-"""
+ConditionDirectoryNotEmpty=/var/lib/fleet/journal"""
 
 RECOVER_OVS = """\
-[Unit]
 Description=fleet: put back what was not confirmed in the database of Open vSwitch
 DefaultDependencies=no
 After=fleet-recover.service ovsdb-server.service
 Before=ovs-vswitchd.service shutdown.target
 Conflicts=shutdown.target
-ConditionDirectoryNotEmpty=/var/lib/fleet/journal
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={python} -I -S -B {archive} recover --at ovs
-TimeoutStartSec=120
-
-[Install]
-WantedBy=ovs-vswitchd.service
-"""
+ConditionDirectoryNotEmpty=/var/lib/fleet/journal"""
 
 RECOVER_LIBVIRT = """\
-[Unit]
 Description=fleet: put back what was not confirmed of libvirt's definitions
 After=fleet-recover.service fleet-recover-ovs.service
 Before=libvirtd.service virtqemud.service virtnetworkd.service virtnwfilterd.service
-ConditionDirectoryNotEmpty=/var/lib/fleet/journal
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={python} -I -S -B {archive} recover --at libvirt
-TimeoutStartSec=120
-
-[Install]
-WantedBy=multi-user.target
-"""
+ConditionDirectoryNotEmpty=/var/lib/fleet/journal"""
 
 APPLY_EARLY = """\
-[Unit]
 Description=fleet: kernel parameters of the committed state, before the network
 DefaultDependencies=no
 RequiresMountsFor=/var/lib/fleet
@@ -96,68 +88,42 @@ After=local-fs.target systemd-modules-load.service systemd-sysctl.service fleet-
 Before=network-pre.target shutdown.target
 Wants=network-pre.target
 Conflicts=shutdown.target
-ConditionPathExists=/var/lib/fleet/state.json
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={python} -I -S -B {archive} boot early
-TimeoutStartSec=60
-
-[Install]
-WantedBy=sysinit.target
-"""
+ConditionPathExists=/var/lib/fleet/state.json"""
 
 APPLY = """\
-[Unit]
 Description=fleet: the committed state, before libvirt and its guests
 RequiresMountsFor=/var/lib/fleet
 After=network.target systemd-networkd.service fleet-apply-early.service
 Before=libvirtd.service virtqemud.service virtnetworkd.service libvirt-guests.service
-ConditionPathExists=/var/lib/fleet/state.json
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={python} -I -S -B {archive} boot late
-TimeoutStartSec=120
-
-[Install]
-WantedBy=multi-user.target
-"""
+ConditionPathExists=/var/lib/fleet/state.json"""
 
 PROVE = """\
-[Unit]
 Description=fleet: the first boot after a commit reaches what it has to, or goes back
 RequiresMountsFor=/var/lib/fleet
 After=network.target systemd-networkd.service fleet-apply.service ovs-vswitchd.service
 Before=libvirtd.service virtqemud.service virtnetworkd.service libvirt-guests.service
-ConditionPathExists=/var/lib/fleet/unproven.json
+ConditionPathExists=/var/lib/fleet/unproven.json"""
 
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={python} -I -S -B {archive} boot prove
-TimeoutStartSec=300
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-#: Unit → its text before the program's path is filled in, and what wants it.
 UNITS = {
-    "fleet-recover.service": (RECOVER, "sysinit.target"),
-    "fleet-recover-ovs.service": (RECOVER_OVS, "ovs-vswitchd.service"),
-    "fleet-recover-libvirt.service": (RECOVER_LIBVIRT, "multi-user.target"),
-    "fleet-apply-early.service": (APPLY_EARLY, "sysinit.target"),
-    "fleet-apply.service": (APPLY, "multi-user.target"),
-    "fleet-prove.service": (PROVE, "multi-user.target"),
+    "fleet-recover.service": BootUnit(RECOVER, "recover --at files", 120, "sysinit.target"),
+    "fleet-recover-ovs.service": BootUnit(
+        RECOVER_OVS, "recover --at ovs", 120, "ovs-vswitchd.service"
+    ),
+    "fleet-recover-libvirt.service": BootUnit(
+        RECOVER_LIBVIRT, "recover --at libvirt", 120, "multi-user.target"
+    ),
+    "fleet-apply-early.service": BootUnit(APPLY_EARLY, "boot early", 60, "sysinit.target"),
+    "fleet-apply.service": BootUnit(APPLY, "boot late", 120, "multi-user.target"),
+    "fleet-prove.service": BootUnit(PROVE, "boot prove", 300, "multi-user.target"),
 }
 
 
 def unit_texts(archive: str, python: str = PYTHON) -> dict[str, str]:
     """Return the boot units by name, running that archive."""
-    return {name: text.format(python=python, archive=archive) for name, (text, _) in UNITS.items()}
+    return {
+        name: _UNIT.format(python=python, archive=archive, **encode(each))
+        for name, each in UNITS.items()
+    }
 
 
 def booted(system: System) -> bool:
@@ -230,7 +196,7 @@ def install(system: System, archive: str) -> None:
     for name, text in unit_texts(archive).items():
         path = f"{system.root}{FOLDER}/{name}"
         changed |= _install_file(path, text)
-        link = f"{system.root}{FOLDER}/{UNITS[name][1]}.wants/{name}"
+        link = f"{system.root}{FOLDER}/{UNITS[name].wanted_by}.wants/{name}"
         os.makedirs(os.path.dirname(link), 0o755, exist_ok=True)
         if not os.path.islink(link):
             os.symlink(f"{FOLDER}/{name}", link)

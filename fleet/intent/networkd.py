@@ -6,12 +6,10 @@ words that networkd lacks are applied at boot by fleet's own units.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from fleet.host.transactions.lasting import HEADER, NETWORKD, PREFIX
 from fleet.intent.device import Device
 from fleet.intent.networkd_devices import HUNG, JOINED, Sections, Values, lines_of, netdev
-from fleet.intent.networkd_left import left_sections, network_lines
+from fleet.intent.networkd_left import is_true, left_sections, network_lines
 
 
 def networkd_files(devices: dict[str, Device], management: tuple[str, ...] = ()) -> dict[str, str]:
@@ -62,7 +60,7 @@ def _link_file(device: Device) -> Sections:
     lines = []
     if device.data.get("set_name"):
         lines.append(f"Name={device.data['set_name']}")
-    if device.manager.get("wakeonlan") in ("true", "yes", "on"):
+    if is_true(device.manager.get("wakeonlan")):
         lines.append("WakeOnLan=magic")
     if device.kind != "ethernet" or not lines:
         return []
@@ -112,7 +110,7 @@ def _link_lines(device: Device) -> list[str]:
     )
     if policy:
         lines.append(f"ActivationPolicy={policy}")
-    optional = device.manager.get("optional") in ("true", "yes", "on")
+    optional = is_true(device.manager.get("optional"))
     if optional or device.kind != "ethernet" or policy:
         lines.append("RequiredForOnline=no")
     return lines
@@ -215,13 +213,6 @@ def _port(device: Device, devices: dict[str, Device]) -> list[str]:
             if device.name in (parameters.get(word) or {}):
                 flags[flag] = parameters[word][device.name]
         flags.update((other.data.get("ports") or {}).get(device.name) or {})
-        flags.update(_own_flags(device.port_flags))
+        own = device.port_flags.items()
+        flags.update({name.replace("-", "_"): is_true(value) for name, value in own})
     return lines_of(flags, _PORT)
-
-
-def _own_flags(flags: Iterable[tuple[str, str]] | Values) -> Values:
-    """Return netplan's flags of a device, whose values are texts."""
-    return {
-        name.replace("-", "_"): str(value) in ("true", "yes", "on", "True")
-        for name, value in dict(flags).items()
-    }

@@ -21,7 +21,7 @@ _RA = {"use-dns": "UseDNS", "use-domains": "UseDomains", "table": "RouteTable"}
 
 def network_lines(left: dict[str, Any]) -> list[str]:
     """Return the lines of [Network] for the keys left to the manager; values are texts."""
-    four, six = _true(left.get("dhcp4")), _true(left.get("dhcp6"))
+    four, six = is_true(left.get("dhcp4")), is_true(left.get("dhcp6"))
     lines = []
     if four or six:
         lines.append(f"DHCP={'yes' if four and six else 'ipv4' if four else 'ipv6'}")
@@ -30,15 +30,15 @@ def network_lines(left: dict[str, Any]) -> list[str]:
         lines.append(f"LinkLocalAddressing={_families(families)}")
     if "accept-ra" in left:
         lines.append(f"IPv6AcceptRA={_said(left['accept-ra'])}")
-    if _true(left.get("ipv6-privacy")):
+    if is_true(left.get("ipv6-privacy")):
         lines.append("IPv6PrivacyExtensions=yes")
     if "ipv6-mtu" in left:
         lines.append(f"IPv6MTUBytes={left['ipv6-mtu']}")
-    if _true(left.get("emit-lldp")):
+    if is_true(left.get("emit-lldp")):
         lines.append("EmitLLDP=yes")
-    if _true(left.get("critical")):
+    if is_true(left.get("critical")):
         lines.append("KeepConfiguration=yes")
-    if _true(left.get("ignore-carrier")):
+    if is_true(left.get("ignore-carrier")):
         lines.append("ConfigureWithoutCarrier=yes")
     names = left.get("nameservers") or {}
     lines += [f"DNS={address}" for address in names.get("addresses") or ()]
@@ -82,7 +82,8 @@ def _families(value: Any) -> str:
     return next(iter(names & {"ipv4", "ipv6"}), "no")
 
 
-def _true(value: Any) -> bool:
+def is_true(value: Any) -> bool:
+    """Say whether a key left to the manager, or a flag of netplan's, is on."""
     return str(value) in _YES
 
 

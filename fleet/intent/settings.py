@@ -31,8 +31,12 @@ def _share(value: str) -> str:
     return value
 
 
+#: What may be allowed by name: an impact, what is others', or a resource's key.
+ALLOWED = re.compile(r"drain|reboot|foreign|([^:/]+:)?[a-z]+/\S.*")
+
+
 def _allowed(value: str) -> str:
-    if not re.fullmatch(r"drain|reboot|foreign|([^:/]+:)?[a-z]+/\S.*", value):
+    if not ALLOWED.fullmatch(value):
         raise ValueError(f"{value!r} is not drain, reboot, foreign, or a resource such as veth/vm7")
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -57,7 +56,6 @@ class Selection:
 
 
 #: An impact, or a resource's key: kind/name, or namespace:kind/name.
-_ALLOWED = re.compile(r"drain|reboot|foreign|([^:/]+:)?[a-z]+/\S.*")
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,10 @@ class RolloutOptions:
             raise UsageError("canary, max-failures and soak cannot be negative")
         if self.confirm_timeout is not None and not 1 <= self.confirm_timeout <= 86400:
             raise UsageError("confirm-timeout must be between 1 and 86400 seconds")
+        from fleet.intent.settings import ALLOWED
 
         for word in self.allow:
-            if not _ALLOWED.fullmatch(word):
+            if not ALLOWED.fullmatch(word):
                 raise UsageError(
                     f"--allow {word!r}: allow drain, reboot, foreign, or one resource "
                     "such as veth/vm7"

@@ -77,7 +77,7 @@ COMMON: dict[str, Key] = {
         REFUSED, 'netplan has deprecated it; write routes: [{to: "::/0", via: ADDRESS}]'
     ),
     "networkmanager": Key(REFUSED, "hosts are managed by networkd or netplan's networkd backend"),
-    "openvswitch": Key(LATER, "Open vSwitch"),
+    "openvswitch": Key(LATER, "Open vSwitch on devices other than bridges"),
 }
 
 _WAIT_TUNING = "NIC tuning"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypervisor import PACKAGES, REPOSITORY, HelperFailed, applied, confirm
+from hypervisor import PACKAGES, REPOSITORY, HelperFailed, applied
 from switch import SwitchHost, switch_host
 
 ROOT = Path(__file__).parents[2]
@@ -127,12 +127,12 @@ def test_a_file_goes_in_as_a_whole_and_comes_out_again(host: SwitchHost, path: P
     host.sh("ovs-ofctl", "add-flow", "ovs0", FOREIGN)
     before = host.flows("ovs0")
     text = "".join(f"{line}\n" for line in lines)
-    try:
-        helper, digest = applied(host, name=path.stem, state=state(text))
-    except HelperFailed as failed:
-        assert "NXFMFC_INVALID_TLV_FIELD" in str(failed)  # the bridge has no map of such options
+    if "tun_metadata" in text:  # the bridge has no map of such options
+        with pytest.raises(HelperFailed, match="NXFMFC_INVALID_TLV_FIELD"):
+            applied(host, name=path.stem, state=state(text))
         assert host.flows("ovs0") == before
         return
+    helper, _ = applied(host, name=path.stem, state=state(text))
     now = sorted(line.replace("cookie=0xf1ee7, ", "") for line in host.flows("ovs0"))
     assert now == by_hand(host, [*lines, FOREIGN])
     assert helper.call("plan", state=state(text))["plan"]["changes"] == []

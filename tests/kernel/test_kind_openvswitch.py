@@ -191,3 +191,92 @@ def test_bonds_queues_and_controllers(host: SwitchHost) -> None:
     assert changes(host, wanted) == []
     roll_out(host, state(), "tx2")
     assert host.database() == before
+
+
+def forwarding(host: SwitchHost, what: str) -> str:
+    """The groups or meters of a bridge, as ovs-ofctl prints them."""
+    said = host.sh("ovs-ofctl", "-O", "OpenFlow15", "--no-names", f"dump-{what}", "ovs0")
+    return said.partition("\n")[2].strip()
+
+
+def test_groups_and_meters_are_made_changed_and_taken_away(host: SwitchHost) -> None:
+    """They come before the flows that use them and go after; another's stay; a flush keeps all."""
+    groups = (
+        "group_id=1,type=select,bucket=output:p1,bucket=weight:50,mod_vlan_vid:5,output:p2\n"
+        "# towards the guests\n"
+        "group_id=2,type=all,bucket=mod_nw_src:1.2.3.4,output:p1\n"
+    )
+    meters = "meter=7 kbps burst bands=type=drop rate=1000 burst_size=100\n"
+    rules = "priority=5,ip,actions=meter:7,group:1\n"
+    bridge = {**BRIDGE, "interfaces": ["p1", "p2"]}
+    words = {"flows": rules, "groups": groups, "meters": meters}
+    wanted = state(("openvswitch", "ovs0", bridge), ("flows", "ovs0", words))
+    roll_out(host, wanted, "tx1")
+    made = forwarding(host, "groups")
+    assert "group_id=1,type=select,bucket=bucket_id:0,actions=output:" in made
+    assert "weight:50,actions=push_vlan:0x8100,set_field:4101->vlan_vid" in made
+    assert "rate=1000 burst_size=100" in forwarding(host, "meters")
+    assert changes(host, wanted) == []
+    host.sh("ovs-ofctl", "-O", "OpenFlow15", "add-group", "ovs0", "group_id=99,type=all,bucket=1")
+    assert changes(host, wanted) == []
+    other = {
+        "flows": "priority=5,ip,actions=group:1\n",
+        "groups": "group_id=1,type=all,bucket=output:p2\n",
+    }
+    opened = {**bridge, "openvswitch": {**bridge["openvswitch"], "fail_mode": "standalone"}}
+    changed = state(("openvswitch", "ovs0", opened), ("flows", "ovs0", other))
+    roll_out(host, changed, "tx2")
+    found = forwarding(host, "groups")
+    assert "group_id=1,type=all" in found and "group_id=99" in found and "group_id=2" not in found
+    assert forwarding(host, "meters") == ""
+    assert changes(host, changed) == []
+    roll_out(host, state(("openvswitch", "ovs0", opened)), "tx3")
+    assert forwarding(host, "groups").split(",")[0] == "group_id=99"
+
+
+def test_a_revert_has_the_groups_and_meters_of_before(host: SwitchHost) -> None:
+    """What was changed, added or lost with a flush is as it was, and so are flows that use it."""
+    host.vsctl("add-br ovs0 -- set bridge ovs0 datapath_type=netdev -- add-port ovs0 p1")
+    for verb, words in (
+        ("add-group", "group_id=1,type=all,bucket=output:1"),
+        ("add-group", "group_id=5,type=indirect,bucket=group:1"),
+        ("add-meter", "meter=3 pktps bands=type=drop rate=5"),
+        ("add-flow", "cookie=0x9,priority=3,tcp,actions=group:1"),
+    ):
+        host.sh("ovs-ofctl", "-O", "OpenFlow15", verb, "ovs0", words)
+    before = [forwarding(host, "groups"), forwarding(host, "meters"), host.flows("ovs0")]
+    words = {
+        "groups": "group_id=1,type=all,bucket=LOCAL\ngroup_id=2,type=all,bucket=LOCAL\n",
+        "meters": "meter=4 pktps bands=type=drop rate=9\n",
+        "flows": "priority=8,udp,actions=group:2\n",
+    }
+    wanted = state(("openvswitch", "ovs0", BRIDGE), ("flows", "ovs0", words))
+    helper, _ = applied(host, name="tx1", state=wanted)
+    assert "group_id=2" in forwarding(host, "groups")
+    helper.call("revert", transaction="tx1")
+    host.wait_for_outcome()
+    after = [forwarding(host, "groups"), forwarding(host, "meters"), host.flows("ovs0")]
+    assert [sorted(str(each).splitlines()) for each in after] == [
+        sorted(str(each).splitlines()) for each in before
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "said"),
+    [
+        ("groups", "group_id=1,type=all,frob=2,bucket=1", "frob"),
+        ("groups", "type=all,bucket=1", "no such group"),
+        ("groups", "group_id=1,type=all,bucket=frob", "frob"),
+        ("meters", "meter=1 kbps bands=type=drop speed=3", "speed"),
+        ("meters", "meter=1 kbps", "bands"),
+    ],
+)
+def test_what_is_no_group_or_meter_is_refused_by_the_plan(
+    host: SwitchHost, part: str, line: str, said: str
+) -> None:
+    """The plan says what is wrong with it, before anything changes."""
+    roll_out(host, state(("openvswitch", "ovs0", BRIDGE)), "tx1")
+    helper = host.helper()
+    wanted = state(("openvswitch", "ovs0", BRIDGE), ("flows", "ovs0", {part: f"{line}\n"}))
+    (problem,) = helper.call("plan", state=wanted)["plan"]["problems"]
+    assert said in problem["actual"]

@@ -1,7 +1,8 @@
-"""Flows of a bridge of Open vSwitch (ovs-ofctl(8), ovs-fields(7)), owned by their cookies.
+"""Flows of a bridge of Open vSwitch, its groups and meters (ovs-ofctl(8), ovs-fields(7)).
 
-Flows without a cookie get fleet's. What has another cookie is somebody else's and stays; the one
-flow that a fresh bridge has is nobody's.
+Flows are owned by their cookies, and those without one get fleet's. What has another cookie is
+somebody else's and stays; the one flow that a fresh bridge has is nobody's. Groups and meters are
+owned by their numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from fleet.host.change import HostError
 from fleet.host.kernel.system import CommandError
 from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, spec
-from fleet.host.switches import openflow, picture
+from fleet.host.switches import forwarding, groups, meters, openflow, picture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ if not ON_HOST:
 
 @spec
 class Flows:
-    """A bridge's flows, one a line, as ovs-ofctl(8) writes them."""
+    """A bridge's flows, groups and meters, one a line, as ovs-ofctl(8) writes them."""
 
     flows: Block = ""
+    groups: Block = ""
+    meters: Block = ""
 
 
 #: What the whole of a resource in intent is, where it is no mapping of the fields.
@@ -49,47 +52,76 @@ def names(observation: Observation) -> list[str]:
 
 
 def observe(observation: Observation, name: str) -> dict[str, Any] | None:
-    """Return a bridge's flows that carry a cookie, None where it has none."""
+    """Return a bridge's flows that carry a cookie, and its groups and meters; None for nothing."""
     try:
-        lines = openflow.dump(observation.system, name)
+        now = forwarding.read(observation.system, name)
     except CommandError:
         return None
-    flows = [line for line in lines if openflow.cookie_of(line)]
-    return {"flows": "".join(f"{line}\n" for line in flows)} if flows else None
+    now["flows"] = [line for line in now["flows"] if openflow.cookie_of(line)]
+    return {part: "".join(f"{t}\n" for t in texts) for part, texts in now.items() if texts} or None
 
 
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
-    """Return one change where the bridge's flows do not mean what intent's mean."""
-    wanted = decode(Flows, resource.spec)
-    return _diff(resource, openflow.lines_of(wanted.flows), entry, observation)
+    """Return one change where a bridge does not forward by what intent says."""
+    return _diff(resource, decode(Flows, resource.spec), entry, observation)
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:
-    """Return the change that takes fleet's flows away."""
+    """Return the change that takes away what fleet put there."""
     if entry.name not in picture.bridges(observation):
         return []
-    return _diff(entry, [], entry, observation)
+    return _diff(entry, Flows(), entry, observation)
+
+
+def _texts(words: Flows) -> dict[str, list[str]]:
+    """Return the flows, groups and meters of intent, one a text; raises HostError for no such."""
+    return {
+        "flows": openflow.lines_of(words.flows),
+        "groups": [group.text for group in groups.groups_of(words.groups)],
+        "meters": [meter.text for meter in meters.meters_of(words.meters)],
+    }
 
 
 def _diff(
-    resource: Resource | Entry, lines: list[str], entry: Entry | None, observation: Observation
+    resource: Resource | Entry, words: Flows, entry: Entry | None, observation: Observation
 ) -> list[Change]:
     openflow.require(observation.system, resource.key)
-    old = openflow.lines_of(entry.spec.get("flows", "")) if entry and entry.spec else []
-    own = openflow.cookies([*lines, *old])
-    steps = Steps(resource, resource.name)
+    name, wanted = resource.name, _texts(words)
+    old = _texts(decode(Flows, entry.spec)) if entry and entry.spec else {}
+    own = {
+        part: sorted({forwarding.number_of(part, t) for t in [*texts, *old.get(part, ())]})
+        for part, texts in wanted.items()
+    }
     try:
-        gone, new = openflow.differing(observation.system, resource.name, lines)
+        gone, new = forwarding.differing(observation.system, name, wanted, own)
     except CommandError as error:
-        if _not_yet(str(error), observation, resource.name):
-            gone, new = [], [openflow.Flow(line) for line in lines]
-        else:
+        if not _not_yet(str(error), observation, name):
             raise HostError(
                 resource.key, "flows that ovs-ofctl takes", str(error), "correct the flows", "flows"
             ) from error
-    ours = [flow for flow in gone if flow.cookie in own]
-    taken = {flow.place for flow in new} - {flow.place for flow in ours}
-    for flow in gone:
+        gone, new = {}, wanted
+    gone["flows"] = _ours(resource, gone.get("flows", []), new["flows"], own["flows"])
+    steps = Steps(resource, name)
+    if any(gone.values()) or any(new.values()):
+        steps.add(
+            "flows",
+            {part: texts for part, texts in gone.items() if texts},
+            # What is carried out is compared once more: ports may only then have their numbers.
+            {**{part: t for part, t in new.items() if t}, "all": wanted, "own": own},
+            impact="blip",
+            touches=(name, f"openvswitch:{name}"),
+            requires=tuple(f"port:{name}/{port}" for port in _ports(wanted)),
+        )
+    return steps.changes
+
+
+def _ours(resource: Resource | Entry, gone: list[str], new: list[str], own: list[int]) -> list[str]:
+    """Return which flows that are too much are fleet's; raises HostError where one that is not
+    has the place of a new one."""
+    flows = [openflow.Flow(text) for text in gone]
+    ours = [flow for flow in flows if flow.cookie in own]
+    taken = {openflow.Flow(text).place for text in new} - {flow.place for flow in ours}
+    for flow in flows:
         if flow.place in taken and not openflow.is_default(flow):
             raise HostError(
                 resource.key,
@@ -98,24 +130,14 @@ def _diff(
                 "give the flow another priority, or take the other away by hand",
                 "flows",
             )
-    if ours or new:
-        steps.add(
-            "flows",
-            [flow.text for flow in ours],
-            # What is carried out is compared once more: ports may only then have their numbers.
-            {"flows": [flow.text for flow in new], "all": lines, "cookies": sorted(own)},
-            impact="blip",
-            touches=(resource.name, f"openvswitch:{resource.name}"),
-            requires=tuple(f"port:{resource.name}/{port}" for port in _ports(lines)),
-        )
-    return steps.changes
+    return [flow.text for flow in ours]
 
 
-def _ports(lines: list[str]) -> list[str]:
-    """Return the ports that flows name: they are joined first."""
+def _ports(wanted: dict[str, list[str]]) -> list[str]:
+    """Return the ports that flows and buckets name: they are joined first."""
     found = []
-    for line in lines:
-        for mark in ("in_port=", "output:"):
+    for line in [*wanted["flows"], *wanted["groups"]]:
+        for mark in ("in_port=", "output:", "watch_port:"):
             for part in line.split(mark)[1:]:
                 word = part.replace(",", " ").split()[0].strip('"') if part else ""
                 if word and not word.isdigit() and not word.isupper() and word not in found:
@@ -129,8 +151,8 @@ def _not_yet(reason: str, observation: Observation, name: str) -> bool:
 
 
 def apply(system: System, change: Change) -> None:
-    """Exchange the flows that differ as one bundle; what others put there meanwhile stays."""
-    gone, new = openflow.differing(system, change.name, change.after["all"])
-    own = set(change.after["cookies"])
-    ours = [flow for flow in gone if flow.cookie in own]
-    openflow.exchange(system, change.name, ours, [flow.text for flow in new])
+    """Exchange what differs, the flows as one bundle; what others put there meanwhile stays."""
+    own = change.after["own"]
+    gone, new = forwarding.differing(system, change.name, change.after["all"], own)
+    gone["flows"] = [t for t in gone["flows"] if openflow.cookie_of(t) in own["flows"]]
+    forwarding.put(system, change.name, new, gone)

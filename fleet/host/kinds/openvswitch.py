@@ -309,22 +309,24 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
 
 
 def _flushes(change: Change) -> bool:
-    """Say whether the switch drops a bridge's flows along (vswitchd/bridge.c)."""
+    """Say whether the switch drops all that a bridge forwards by along (vswitchd/bridge.c)."""
     return change.before is not None and not openflow.FLUSHING.isdisjoint(change.after)
 
 
 def apply(system: System, change: Change) -> None:
     """Carry out one change: the database's part in one transaction, the device's as any other."""
     if change.what in ("", "openvswitch"):
+        from fleet.host.switches import forwarding
         from fleet.host.switches.operations import put
 
         if change.action == DELETE:
             put(system, {change.name: None})
             return
-        flows = openflow.dump(system, change.name) if _flushes(change) else []
+        had = forwarding.read(system, change.name) if _flushes(change) else None
         put(system, {change.name: change.after})
-        missing = openflow.differing(system, change.name, flows)[1] if flows else []
-        openflow.exchange(system, change.name, (), [flow.text for flow in missing])
+        if had:
+            lost = forwarding.missing(had, forwarding.read(system, change.name))
+            forwarding.put(system, change.name, lost, {})
         return
     from fleet.host.links import link_apply
 

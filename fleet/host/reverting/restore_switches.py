@@ -1,4 +1,4 @@
-"""Put back what Open vSwitch had: a bridge's part of the database, then its flows.
+"""Put back what Open vSwitch had: a bridge's part of the database, then what it forwards by.
 
 OVSDB is durable at once, so the old form is in the snapshot and each part goes back whole: one
 transaction for all bridges, one bundle for a bridge's flows. What others added meanwhile, a guest's
@@ -28,13 +28,13 @@ def read_switches(system: System, scope: Record) -> Record:
 
 
 def read_flows(system: System, scope: Record) -> Record:
-    """Return the flows of the bridges in a scope, None for a bridge that is not there."""
-    from fleet.host.switches import openflow
+    """Return what the bridges in a scope forward by, None for a bridge that is not there."""
+    from fleet.host.switches import forwarding
 
     found: Record = {}
     for name in scope:
         try:
-            found[name] = openflow.dump(system, name)
+            found[name] = forwarding.read(system, name)
         except CommandError:
             found[name] = None
     return found
@@ -75,29 +75,47 @@ def _back(then: Record, now: Record, made: Any) -> Record:
     return found
 
 
-def flow_differences(snapshot: Record, now: Record) -> dict[str, tuple[list[str], list[str]]]:
-    """Return the flows that are missing and those that are too much, by bridge.
+def flow_differences(snapshot: Record, now: Record) -> dict[str, tuple[Record, Record]]:
+    """Return the flows, groups and meters that are missing and those that are too much, by bridge.
 
-    ``scope["flows"]`` has the cookies that a plan changes; None stands for all, where the bridge
-    itself is made again.
+    ``scope["flows"]`` has the cookies and numbers that a plan changes; None stands for all, where
+    the bridge itself is made again.
     """
     found = {}
-    for name, cookies in (snapshot["scope"].get("flows") or {}).items():
+    for name, own in (snapshot["scope"].get("flows") or {}).items():
         then, have = snapshot["flows"].get(name), now["flows"].get(name)
         if then is None or have is None:
             continue
-        here, before = set(have), set(then)
-        missing = [line for line in then if line not in here and _counts(line, cookies)]
-        extra = [line for line in have if line not in before and _counts(line, cookies)]
-        if missing or extra:
+        missing, extra = (
+            {part: [t for t in texts if _counts(part, t, own)] for part, texts in side.items()}
+            for side in (_missing(then, have), _missing(have, then))
+        )
+        for part in ("groups", "meters"):
+            # One that has another form is changed: deleted, it would take flows of others along.
+            numbers = {_number(part, text) for text in missing[part]}
+            extra[part] = [text for text in extra[part] if _number(part, text) not in numbers]
+        if any(missing.values()) or any(extra.values()):
             found[name] = (missing, extra)
     return found
 
 
-def _counts(line: str, cookies: list[int] | None) -> bool:
-    from fleet.host.switches.openflow import cookie_of
+def _missing(then: Record, now: Record) -> Record:
+    from fleet.host.switches.forwarding import missing
 
-    return cookies is None or cookie_of(line) in (0, *cookies)
+    return missing(then, now)
+
+
+def _number(part: str, text: str) -> int:
+    from fleet.host.switches.forwarding import number_of
+
+    return number_of(part, text)
+
+
+def _counts(part: str, text: str, own: Record | None) -> bool:
+    if own is None:
+        return True
+    number = _number(part, text)
+    return number in own[part] or (part == "flows" and number == 0)
 
 
 def restore_switches(step: Step) -> None:
@@ -116,7 +134,7 @@ def _put(system: System, changed: dict[str, Any]) -> None:
     put(system, changed, check=False)
 
 
-def _exchange(system: System, name: str, missing: list[str], extra: list[str]) -> None:
-    from fleet.host.switches.openflow import Flow, exchange
+def _exchange(system: System, name: str, missing: Record, extra: Record) -> None:
+    from fleet.host.switches.forwarding import put
 
-    exchange(system, name, [Flow(line) for line in extra], missing)
+    put(system, name, missing, extra)

@@ -113,9 +113,9 @@ def differing(system: System, bridge: str, lines: list[str]) -> tuple[list[Flow]
     Raises CommandError with ovs-ofctl's reason where a line is no flow, or there is no bridge.
     """
     gone, new = [], []
-    numbers = _numbers(system) if lines else {}
-    numbered = [_numbered(line, numbers) for line in lines]
-    for line in _ofctl(system, "diff-flows", bridge, numbered, (0, 2)).splitlines():
+    known_as = numbers(system) if lines else {}
+    plain = [numbered(line, known_as) for line in lines]
+    for line in ofctl(system, "diff-flows", bridge, plain, (0, 2)).splitlines():
         if line.startswith("-"):
             gone.append(Flow(line[1:]))
         elif line.startswith("+"):
@@ -139,23 +139,23 @@ _WORDS = frozenset(
 _ENDS = ",:=()[]> \t"
 
 
-def _numbers(system: System) -> dict[str, str]:
+def numbers(system: System) -> dict[str, str]:
     """Return the switch's numbers of its ports by name."""
     from fleet.host.switches.ovsdb import Database
 
     with Database(system) as database:
         rows = database.tables({"Interface": ("name", "ofport")})["Interface"]
-    numbers = {row["name"]: row["ofport"] for row in rows if isinstance(row["ofport"], int)}
+    found = {row["name"]: row["ofport"] for row in rows if isinstance(row["ofport"], int)}
     # OFPP_LOCAL; -1 is a port that the switch could not open.
     return {
         name: "LOCAL" if number == 65534 else str(number)
-        for name, number in numbers.items()
+        for name, number in found.items()
         if number > 0 and name.lower() not in _WORDS
     }
 
 
-def _numbered(line: str, numbers: dict[str, str]) -> str:
-    """Return a flow with its ports' numbers for their names: parse-flows knows no names."""
+def numbered(line: str, numbers: dict[str, str]) -> str:
+    """Return a flow, or actions, with numbers for ports' names: parse-flows knows no names."""
     found, word = [], ""
     for character in line + ",":
         if character in _ENDS:
@@ -168,12 +168,20 @@ def _numbered(line: str, numbers: dict[str, str]) -> str:
 
 def _becoming(system: System, flows: list[Flow]) -> list[Flow]:
     """Return flows as the switch will have them."""
-    said = _ofctl(system, "parse-flows", "", [flow.text for flow in flows], (0,))
+    said = ofctl(system, "parse-flows", "", [flow.text for flow in flows], (0,))
     return [Flow(line.partition(" ADD ")[2]) for line in said.splitlines() if " ADD " in line]
 
 
-def _ofctl(system: System, verb: str, bridge: str, lines: list[str], fine: tuple[int, ...]) -> str:
-    argv = [OFCTL, "-O", VERSION, "--no-names", verb, *([bridge] if bridge else []), "/dev/stdin"]
+def ofctl(
+    system: System,
+    verb: str,
+    bridge: str,
+    lines: list[str],
+    fine: tuple[int, ...],
+    version: str = VERSION,
+) -> str:
+    """Return what ovs-ofctl prints for lines; raises CommandError unless its exit is ``fine``."""
+    argv = [OFCTL, "-O", version, "--no-names", verb, *([bridge] if bridge else []), "/dev/stdin"]
     done = system.run(argv, input="".join(f"{line}\n" for line in lines), check=False)
     if done.code not in fine:
         raise CommandError(done, _reason(done.err) or f"exit {done.code}")

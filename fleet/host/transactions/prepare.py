@@ -184,10 +184,10 @@ def scope_of(plan: Plan) -> dict[str, Any]:
 
 
 def _of_switch(scope: dict[str, Any], bridge: str, change: Change) -> None:
-    """The bridge's part of the database, or its flows; all of them where it is made again."""
+    """The bridge's part of the database, or what it forwards by, whole where it is made again."""
     after = change.after if isinstance(change.after, dict) else {}
     if change.kind == "flows":
-        scope["flows"].setdefault(bridge, list(after.get("cookies") or ()))
+        scope["flows"].setdefault(bridge, after["own"])
         return
     scope["switches"][bridge] = after
     from fleet.host.switches.openflow import FLUSHING

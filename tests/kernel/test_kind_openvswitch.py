@@ -227,7 +227,9 @@ def test_groups_and_meters_are_made_changed_and_taken_away(host: SwitchHost) -> 
     changed = state(("openvswitch", "ovs0", opened), ("flows", "ovs0", other))
     roll_out(host, changed, "tx2")
     found = forwarding(host, "groups")
-    assert "group_id=1,type=all" in found and "group_id=99" in found and "group_id=2" not in found
+    assert "group_id=1,type=all" in found
+    assert "group_id=99" in found
+    assert "group_id=2" not in found
     assert forwarding(host, "meters") == ""
     assert changes(host, changed) == []
     roll_out(host, state(("openvswitch", "ovs0", opened)), "tx3")

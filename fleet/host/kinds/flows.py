@@ -34,8 +34,8 @@ class Flows:
     """A bridge's flows, groups and meters, one a line, as ovs-ofctl(8) writes them."""
 
     flows: Block = ""
-    groups: Block = ""
-    meters: Block = ""
+    groups: Block | None = None
+    meters: Block | None = None
 
 
 #: What the whole of a resource in intent is, where it is no mapping of the fields.
@@ -77,8 +77,8 @@ def _texts(words: Flows) -> dict[str, list[str]]:
     """Return the flows, groups and meters of intent, one a text; raises HostError for no such."""
     return {
         "flows": openflow.lines_of(words.flows),
-        "groups": [group.text for group in groups.groups_of(words.groups)],
-        "meters": [meter.text for meter in meters.meters_of(words.meters)],
+        "groups": [group.text for group in groups.groups_of(words.groups or "")],
+        "meters": [meter.text for meter in meters.meters_of(words.meters or "")],
     }
 
 

@@ -96,7 +96,8 @@ def _sections(space: Mapping[str, Any], notes: list[str], where: str = "") -> Wo
             holder = network if entry.under == "network" else intent
             if entry.under not in ("", "network"):
                 holder = intent.setdefault(entry.under, {})
-            holder[entry.section] = forms
+            # Two kinds may share a section, told apart by a key.
+            holder.setdefault(entry.section, {}).update(forms)
     _place_routes(network, space.get("routes") or (), own)
     _place_rules(network, (resources.get("rule") or {}).values(), own)
     notes += [where + note for note in own]

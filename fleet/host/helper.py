@@ -175,7 +175,7 @@ def unit_main(arguments: list[str]) -> int:
         from fleet.host.transactions.recover import main as recover
 
         return recover(arguments[1:])
-    if arguments in (["boot", "early"], ["boot", "late"]):
+    if arguments in (["boot", "early"], ["boot", "switch"], ["boot", "late"]):
         from fleet.host.transactions.boot import apply_committed
 
         return 1 if apply_committed(System(), Paths(), arguments[1]) else 0

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from fleet.lab import linux
+from fleet.lab import daemons, linux
 from fleet.lab.wires import Wires
 
 SSHD = "/usr/sbin/sshd"
@@ -51,6 +51,7 @@ _DEVICES = {
 _HIDDEN = {
     "root": 0o700, "home": 0o755, "tmp": 0o1777, "var/tmp": 0o1777, "etc/ssh": 0o755,
     "var/lib/fleet": 0o700, "etc/netplan": 0o755, "etc/systemd/network": 0o755,
+    **daemons.FOLDERS,
 }  # fmt: skip
 
 
@@ -102,6 +103,7 @@ def become_host(disk: str, host: Mapping[str, Any], go: int, answer: int) -> Non
         _set_network(host)
         sshd = start_sshd()
         _await_sshd(sshd)
+        daemons.start(host["daemons"])
         os.write(answer, b"up\n")
     except BaseException as error:
         os.write(answer, f"error {type(error).__name__}: {error}\n".encode())

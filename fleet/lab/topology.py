@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.errors import UsageError
+from fleet.lab import daemons
 
 #: Networks to take the controller's own from: RFC 2544's range, at its far end.
 RANGE = ipaddress.ip_network("198.18.0.0/15")
@@ -47,6 +48,7 @@ class LabHost:
     username: str
     port: int
     nics: tuple[Nic, ...]
+    daemons: tuple[str, ...] = ()
 
 
 @dataclass
@@ -143,7 +145,12 @@ def _add_host(
         else:
             made.append(Nic(nic, mac, where))
     topology.hosts[name] = LabHost(
-        name, address, str(about["username"] or "root"), int(about["port"] or 22), tuple(made)
+        name,
+        address,
+        str(about["username"] or "root"),
+        int(about["port"] or 22),
+        tuple(made),
+        daemons.needed(network),
     )
 
 

@@ -225,6 +225,8 @@ class Warden:
                 self._router.make_cable(
                     port, nic["name"], namespace, switch=switch, mac=nic["mac"], mtu=SWITCH_MTU
                 )
+                if host["daemons"]:
+                    self._router.complete_checksums(port)
         except OSError as error:
             raise RuntimeError(f"{host['name']}: NIC {nic['name']}: {error}") from error
         finally:

@@ -140,7 +140,8 @@ def test_boot_units_are_missed_where_systemd_runs(host: files.Paths) -> None:
     (Path(host.root) / "run/systemd/system").mkdir(parents=True)
     assert [name.rpartition("/")[2] for _, name, _ in said(looked_at(host))] == [
         "fleet-recover.service", "fleet-recover-ovs.service", "fleet-recover-libvirt.service",
-        "fleet-apply-early.service", "fleet-apply.service", "fleet-prove.service",
+        "fleet-apply-early.service", "fleet-apply-switch.service", "fleet-apply.service",
+        "fleet-prove.service",
     ]  # fmt: skip
 
 

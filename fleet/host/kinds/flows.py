@@ -7,7 +7,7 @@ owned by their numbers.
 
 from __future__ import annotations
 
-from fleet.host.change import HostError
+from fleet.host.change import CREATE, DELETE, UPDATE, HostError
 from fleet.host.kernel.system import CommandError
 from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, spec
@@ -88,10 +88,7 @@ def _diff(
     openflow.require(observation.system, resource.key)
     name, wanted = resource.name, _texts(words)
     old = _texts(decode(Flows, entry.spec)) if entry and entry.spec else {}
-    own = {
-        part: sorted({forwarding.number_of(part, t) for t in [*texts, *old.get(part, ())]})
-        for part, texts in wanted.items()
-    }
+    own = forwarding.numbers(wanted, old)
     try:
         gone, new = forwarding.differing(observation.system, name, wanted, own)
     except CommandError as error:
@@ -99,15 +96,19 @@ def _diff(
             raise HostError(
                 resource.key, "flows that ovs-ofctl takes", str(error), "correct the flows", "flows"
             ) from error
-        gone, new = {}, wanted
-    gone["flows"] = _ours(resource, gone.get("flows", []), new["flows"], own["flows"])
+        # Without its ports' numbers nothing can be compared: all that is fleet's is exchanged.
+        gone, new = forwarding.owned(observation.system, name, own), wanted
+    gone["flows"] = _ours(resource, gone["flows"], new["flows"], own["flows"])
     steps = Steps(resource, name)
     if any(gone.values()) or any(new.values()):
+        first = entry is None and not any(gone.values())
+        before, after = ([t for texts in each.values() for t in texts] for each in (gone, new))
+        ending = not any(wanted.values())
         steps.add(
-            "flows",
-            {part: texts for part, texts in gone.items() if texts},
-            # What is carried out is compared once more: ports may only then have their numbers.
-            {**{part: t for part, t in new.items() if t}, "all": wanted, "own": own},
+            "" if first or ending else "flows",
+            None if first else before,
+            {part: texts for part, texts in new.items() if texts} if first else after,
+            action=CREATE if first else DELETE if ending else UPDATE,
             impact="blip",
             touches=(name, f"openvswitch:{name}"),
             requires=tuple(f"port:{name}/{port}" for port in _ports(wanted)),
@@ -152,7 +153,7 @@ def _not_yet(reason: str, observation: Observation, name: str) -> bool:
 
 def apply(system: System, change: Change) -> None:
     """Exchange what differs, the flows as one bundle; what others put there meanwhile stays."""
-    own = change.after["own"]
-    gone, new = forwarding.differing(system, change.name, change.after["all"], own)
-    gone["flows"] = [t for t in gone["flows"] if openflow.cookie_of(t) in own["flows"]]
+    if change.action == DELETE and change.name not in picture.read(system):
+        return  # they went with their bridge
+    gone, new = forwarding.exchanged(change)
     forwarding.put(system, change.name, new, gone)

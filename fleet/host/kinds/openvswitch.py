@@ -162,6 +162,12 @@ def observe(observation: Observation, name: str) -> Words | None:
     return {**words, **said(name, now)}
 
 
+def lean(form: Words, observation: Observation, name: str) -> Words:
+    """Return a form without the MAC and MTU that the switch gives; what somebody set is in the
+    database."""
+    return {key: value for key, value in form.items() if key not in ("macaddress", "mtu")}
+
+
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return the changes that make a bridge what its spec says; its database part is one."""
     name = resource.name
@@ -183,6 +189,8 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         )
     wanted = decode(SwitchBridge, resource.spec)
     form = wanted_picture(name, encode(wanted))
+    if now is None:
+        _without_the_kernel_s(form, observation)
     _pin_mac(form, wanted, now, observation)
     _forget(form, name, entry)
     steps = Steps(resource, name)
@@ -239,6 +247,14 @@ def _without_nothing(form: Any) -> Any:
     if not isinstance(form, dict):
         return form
     return {key: _without_nothing(inner) for key, inner in form.items() if inner is not None}
+
+
+def _without_the_kernel_s(form: Words, observation: Observation) -> None:
+    """A switch that was built, or started, without the kernel's datapath has the one in user space
+    only."""
+    kinds = picture.datapath_types(observation.system)
+    if not form.get("datapath_type") and "netdev" in kinds and "system" not in kinds:
+        form["datapath_type"] = "netdev"
 
 
 def _pin_mac(

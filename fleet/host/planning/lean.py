@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from fleet.host import registry
+from fleet.host.change import HostError
 from fleet.host.kernel.sysctl_files import written as written_sysctls
 from fleet.host.links.address import foreign as foreign_address
 from fleet.host.links.link_diff import DEFAULT_MTU
@@ -90,7 +91,7 @@ def space(observation: Observation, patterns: tuple[str, ...]) -> Words:
     """Return one namespace as lean intent."""
     resources: dict[str, dict[str, Words]] = {}
     notes: list[str] = []
-    given = _given(observation)
+    given, switched = _given(observation), _made_by_a_switch(observation)
     for entry in registry.KINDS:
         if entry.kind == "namespace" and observation.namespace != observation.root.namespace:
             continue
@@ -98,6 +99,8 @@ def space(observation: Observation, patterns: tuple[str, ...]) -> Words:
         found: dict[str, Words] = {}
         for name in _names(entry, kind, observation):
             if any_matches(name.rpartition("/")[2], patterns):
+                continue
+            if entry.device and name in switched and entry.kernel != "openvswitch":
                 continue
             form = kind.observe(observation, name)
             if form is None:
@@ -129,6 +132,25 @@ def space(observation: Observation, patterns: tuple[str, ...]) -> Words:
         if route["nexthops"] and not foreign_route(route):
             notes.append(f"the route to {route['to']} has several gateways and is left out")
     return {"resources": resources, "routes": routes, "notes": notes}
+
+
+def _made_by_a_switch(observation: Observation) -> set[str]:
+    """Return the devices that Open vSwitch made: in user space they are taps to the kernel."""
+    if observation.namespace != observation.root.namespace:
+        return set()
+    from fleet.host.switches import picture
+
+    try:
+        bridges = picture.bridges(observation)
+    except HostError:
+        return set()
+    return {"ovs-netdev", "ovs-system"} | {
+        name
+        for bridge in bridges.values()
+        for port in bridge["ports"].values()
+        for name, interface in port["interfaces"].items()
+        if interface["type"]
+    }
 
 
 def _without_kind(observation: Observation, patterns: tuple[str, ...]) -> list[str]:

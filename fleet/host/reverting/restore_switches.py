@@ -127,6 +127,29 @@ def restore_switches(step: Step) -> None:
         step.attempt("flows", name, _exchange, step.system, name, missing, extra)
 
 
+def needed(snapshot: Record) -> bool:
+    """Say whether a boot has to put something of a snapshot back (``transactions.points``)."""
+    return bool(snapshot["scope"].get("switches"))
+
+
+def put_back(system: System, snapshot: Record) -> list[str]:
+    """Make the database what it was, before ovs-vswitchd starts; return what could not be.
+
+    Flows are not in it: a switch that starts has none, and those of the committed state come with
+    the boot's own units.
+    """
+    from fleet.host.switches.operations import put
+
+    now = {"switches": read_switches(system, snapshot["scope"]["switches"])}
+    changed = switch_differences(snapshot, now)
+    if changed:
+        put(system, changed, check=False, follow=False)
+    left = switch_differences(
+        snapshot, {"switches": read_switches(system, snapshot["scope"]["switches"])}
+    )
+    return [f"the bridge {name} of Open vSwitch is not as it was" for name in left]
+
+
 def _put(system: System, changed: dict[str, Any]) -> None:
     from fleet.host.switches.operations import put
 

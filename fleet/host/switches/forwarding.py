@@ -7,12 +7,12 @@ is gone goes after them.
 
 from __future__ import annotations
 
+from fleet.host.kernel.system import CommandError
 from fleet.host.switches import groups, meters, openflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from fleet.host.change import Change
     from fleet.host.kernel.system import System
 
     #: ``flows``, ``groups`` and ``meters``: lists of texts that ovs-ofctl takes.
@@ -49,6 +49,32 @@ def differing(
     return gone, new
 
 
+def owned(system: System, bridge: str, own: dict[str, list[int]]) -> Texts:
+    """Return what of fleet's a bridge has, nothing where there is no such bridge."""
+    try:
+        now = read(system, bridge)
+    except CommandError:
+        return {part: [] for part in own}
+    return {part: [t for t in now[part] if number_of(part, t) in own[part]] for part in own}
+
+
+def exchanged(change: Change) -> tuple[Texts, Texts]:
+    """Return what a change of flows takes away and what it puts there."""
+    after = change.after or []
+    if isinstance(after, dict):
+        after = [text for texts in after.values() for text in texts]
+    return sorted_out(change.before or []), sorted_out(after)
+
+
+def sorted_out(texts: list[str]) -> Texts:
+    """Return texts by what they are."""
+    found: Texts = {"flows": [], "groups": [], "meters": []}
+    for text in texts:
+        part = {"group_id": "groups", "meter": "meters"}.get(text.partition("=")[0], "flows")
+        found[part].append(text)
+    return found
+
+
 def put(system: System, bridge: str, new: Texts, gone: Texts) -> None:
     """Put texts there and take others away; raises CommandError, and may then have done a part."""
     meters.put(system, bridge, new.get("meters", ()))
@@ -68,5 +94,10 @@ def number_of(part: str, text: str) -> int:
     """Return what says whose a text is: a flow's cookie, a group's or a meter's number."""
     if part == "flows":
         return openflow.cookie_of(text)
-    number: Any = groups.Group(text).number if part == "groups" else meters.Meter(text).number
-    return int(number)
+    return groups.Group(text).number if part == "groups" else meters.Meter(text).number
+
+
+def numbers(*several: Texts) -> dict[str, list[int]]:
+    """Return the cookies and numbers of texts, by what they are."""
+    parts = sorted_out([t for each in several for texts in each.values() for t in texts])
+    return {part: sorted({number_of(part, t) for t in inner}) for part, inner in parts.items()}

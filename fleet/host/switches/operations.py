@@ -16,17 +16,23 @@ if TYPE_CHECKING:
     Picture = dict[str, Any]
 
 
-def put(system: System, deltas: dict[str, Picture | None], check: bool = True) -> None:
+def put(
+    system: System,
+    deltas: dict[str, Picture | None],
+    check: bool = True,
+    follow: bool = True,
+) -> None:
     """Carry out deltas of bridges in one transaction; None deletes a bridge.
 
-    Waits until ovs-vswitchd has followed; ``check`` asks it then whether all ports work. Raises
-    HostError: with the database's reason, and then nothing changed; with the switch's, where it
-    could not do what the database says.
+    Waits until ovs-vswitchd has followed, unless ``follow`` says that it does not run yet;
+    ``check`` asks it then whether all ports work. Raises HostError: with the database's reason,
+    and then nothing changed; with the switch's, where it could not do what the database says.
     """
     with Database(system) as database:
         rows = Rows(database)
         number = _transact(database, Operations(rows, deltas))
-        database.settle(number)
+        if follow:
+            database.settle(number)
         touched = [name for name, change in deltas.items() if change is not None]
         for bridge in touched if check else ():
             _check(database, bridge)
@@ -52,7 +58,7 @@ def _check(database: Database, bridge: str) -> None:
         {
             "Bridge": ("name", "ports"),
             "Port": ("interfaces",),
-            "Interface": ("name", "error"),
+            "Interface": ("name", "error", "ofport"),
         }
     )
     own = {port for row in rows["Bridge"] if row["name"] == bridge for port in _many(row["ports"])}
@@ -67,6 +73,15 @@ def _check(database: Database, bridge: str) -> None:
                 str(row["error"]),
                 "put the device there, or take the port out",
                 "ports",
+            )
+        if row["_uuid"] in inside and row["name"] == bridge and row["ofport"] == []:
+            # The database takes a bridge of any kind; only the switch's log says what it lacks.
+            raise HostError(
+                f"openvswitch/{bridge}",
+                "ovs-vswitchd to make the bridge",
+                "it could not",
+                "look at its log: the kernel may have no openvswitch module "
+                "(datapath-type: netdev forwards without)",
             )
 
 

@@ -96,6 +96,13 @@ def read(system: System) -> dict[str, Picture]:
         return pictures(Rows(database))
 
 
+def datapath_types(system: System) -> list[str]:
+    """Return the types of datapath that ovs-vswitchd has; raises HostError without a database."""
+    with Database(system) as database:
+        rows = database.tables({"Open_vSwitch": ("datapath_types",)})["Open_vSwitch"]
+    return formed(MANY, rows[0]["datapath_types"]) if rows else []
+
+
 def pictures(rows: Rows) -> dict[str, Picture]:
     """Return the pictures of the bridges in rows, by name."""
     return {name: _bridge(row, rows) for name, row in sorted(rows.named("Bridge").items())}

@@ -20,11 +20,14 @@ MANAGER_BUDGET = 30.0
 #: Kinds that must be as they should before the network starts. What of them needs a device that is
 #: not there yet, a parameter of a bridge for one, is applied with the rest.
 EARLY = ("sysctl", "nftables", "policy")
+#: What a switch forgets whenever it starts, not only at a boot.
+SWITCH = ("flows",)
+#: The phases that apply some kinds alone; ``late`` applies all.
+PHASES = {"early": EARLY, "switch": SWITCH}
 
 
 def apply_committed(system: System, paths: Paths, phase: str) -> int:
-    """Apply the committed state's changes, EARLY's or in the phase ``late`` all; return how many
-    failed then.
+    """Apply the committed state's changes, in the phase ``late`` all; return how many failed then.
 
     Each change is tried for itself: after a boot a host is better off with most of its network
     than with none. What fails, and what the host lacks, is said on stderr. Raises
@@ -38,13 +41,13 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
         return 0
     data = dict(wire.loads(text))
     files_ = (data.pop("manager", None) or {}).get("files")
-    if files_ and phase != "early":
+    if files_ and phase == "late":
         # Without this both would make what networkd is still about to make.
         manager.await_links(system.root, MANAGER_BUDGET, lambda: None)
     plan = make_plan(decode_state(data), ledger.load(paths.state), system)
-    if phase == "early":
+    if phase in PHASES:
         for change in plan.changes:
-            if change.kind in EARLY and not change.namespace:
+            if change.kind in PHASES[phase] and not change.namespace:
                 _try(system, change)
         return 0
     for problem in plan.problems:

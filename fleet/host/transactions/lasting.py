@@ -44,6 +44,7 @@ _UNITS = (
     "fleet-recover-ovs",
     "fleet-recover-libvirt",
     "fleet-apply-early",
+    "fleet-apply-switch",
     "fleet-apply",
     "fleet-prove",
 )

@@ -185,10 +185,12 @@ def scope_of(plan: Plan) -> dict[str, Any]:
 
 def _of_switch(scope: dict[str, Any], bridge: str, change: Change) -> None:
     """The bridge's part of the database, or what it forwards by, whole where it is made again."""
-    after = change.after if isinstance(change.after, dict) else {}
     if change.kind == "flows":
-        scope["flows"].setdefault(bridge, after["own"])
+        from fleet.host.switches.forwarding import exchanged, numbers
+
+        scope["flows"].setdefault(bridge, numbers(*exchanged(change)))
         return
+    after = change.after if isinstance(change.after, dict) else {}
     scope["switches"][bridge] = after
     from fleet.host.switches.openflow import FLUSHING
 

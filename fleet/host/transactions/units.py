@@ -90,10 +90,20 @@ Wants=network-pre.target
 Conflicts=shutdown.target
 ConditionPathExists=/var/lib/fleet/state.json"""
 
+APPLY_SWITCH = """\
+Description=fleet: flows of the committed state, whenever Open vSwitch starts
+RequiresMountsFor=/var/lib/fleet
+DefaultDependencies=no
+After=ovs-vswitchd.service
+PartOf=ovs-vswitchd.service
+Before=openvswitch-switch.service shutdown.target
+Conflicts=shutdown.target
+ConditionPathExists=/var/lib/fleet/state.json"""
+
 APPLY = """\
 Description=fleet: the committed state, before libvirt and its guests
 RequiresMountsFor=/var/lib/fleet
-After=network.target systemd-networkd.service fleet-apply-early.service
+After=network.target systemd-networkd.service fleet-apply-early.service ovs-vswitchd.service
 Before=libvirtd.service virtqemud.service virtnetworkd.service libvirt-guests.service
 ConditionPathExists=/var/lib/fleet/state.json"""
 
@@ -113,6 +123,7 @@ UNITS = {
         RECOVER_LIBVIRT, "recover --at libvirt", 120, "multi-user.target"
     ),
     "fleet-apply-early.service": BootUnit(APPLY_EARLY, "boot early", 60, "sysinit.target"),
+    "fleet-apply-switch.service": BootUnit(APPLY_SWITCH, "boot switch", 60, "ovs-vswitchd.service"),
     "fleet-apply.service": BootUnit(APPLY, "boot late", 120, "multi-user.target"),
     "fleet-prove.service": BootUnit(PROVE, "boot prove", 300, "multi-user.target"),
 }

@@ -136,7 +136,9 @@ def _duration(value: str) -> str:
 
 def _label(value: str) -> str:
     # IFA_LABEL is IFNAMSIZ long; ip-address(8) wants the device's name, then ``:`` and a word.
-    if not re.fullmatch(r"[A-Za-z0-9_.@+=~-]+(:[A-Za-z0-9_.-]+)?", value) or len(value) > 15:
+    if not re.fullmatch(r"[A-Za-z0-9_.@+=~][A-Za-z0-9_.@+=~-]*(:[A-Za-z0-9_.-]+)?", value) or (
+        len(value) > 15
+    ):
         raise ValueError(f"{value!r} is not a label such as eth0:web, of at most 15 bytes")
     return value
 
@@ -187,7 +189,7 @@ def _table_name(value: str) -> str:
 
 
 def _policy_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,48}", value):
+    if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,47}", value):
         raise ValueError(f"{value!r} is not a name of a policy: letters, digits, _ . - only")
     return value
 

@@ -108,6 +108,10 @@ def read_device(section: str, name: str, node: Node, base: Path = ("network",)) 
     except IntentError as error:
         errors.append(error)
     try:
+        _check_left(manager, node, path)
+    except IntentError as error:
+        errors.append(error)
+    try:
         rules = tuple(_rules(node, path))
     except IntentError as error:
         errors.append(error)
@@ -117,6 +121,14 @@ def read_device(section: str, name: str, node: Node, base: Path = ("network",)) 
         PORT_FLAGS[key]: words(inner) for key, inner in node.entries.items() if key in PORT_FLAGS
     }
     return Device(section, name, node, spec, encode(spec), rules, flags, manager, base, kind)
+
+
+def _check_left(manager: dict[str, Any], node: Mapping, path: Path) -> None:
+    """Raise IntentError for values of the manager's keys that netplan would not take."""
+    if manager:
+        from fleet.intent.left import Left
+
+        convert(Left, manager, node, path)
 
 
 def _name_errors(path: Path, name: str, node: Mapping) -> Iterator[IntentError]:

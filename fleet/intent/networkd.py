@@ -30,8 +30,17 @@ def networkd_files(devices: dict[str, Device], management: tuple[str, ...] = ())
         link = _link_file(device)
         if link:
             files[_path(name, "link")] = _text(link)
-        files[_path(name, "network")] = _text(_network(device, devices))
+        if _says_something(device, devices):
+            files[_path(name, "network")] = _text(_network(device, devices))
     return files
+
+
+def _says_something(device: Device, devices: dict[str, Device]) -> bool:
+    """Whether intent has a word for a device's file: networkd reads one file for a device, and an
+    empty one of fleet's would hide the site's own, addresses and all, from the next boot."""
+    own = {key for key in device.data if key not in ("match", "set_name")}
+    tied = _ties(device, devices) or _port(device, devices)
+    return bool(device.kind != "ethernet" or own or device.manager or device.rules or tied)
 
 
 def _path(name: str, suffix: str) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 TERMINAL = ("COMMITTED", "REVERTED", "REVERT_FAILED", "ABANDONED")
 
+#: Where the helper has not observed the host yet, or may not have.
+UNPLANNED = ("plan.before", "message.plan.before", "message.plan.half", "message.plan.sent")
+
 
 class Striker:
     """Waits at a place for the first process that comes there, and strikes once."""
@@ -187,7 +190,7 @@ class Striker:
             pass
         else:
             if not self.fault.place.startswith(("prepare.begin", "journal.ABANDONED")) and (
-                not self.world.outcome() and self.world.sealed("run/fleet/tx1/lease")
+                not end_of(self.world) and self.world.sealed("run/fleet/tx1/lease")
             ):
                 self.problems.append(f"a second transaction was armed beside the first: {answer}")
         finally:
@@ -286,7 +289,7 @@ class Striker:
         script, look, word, away = made
         self.world.sh(script, check=what not in TAKES)
         # Intent names a device's addresses: one that the plan shows as going may go.
-        shown = self.fault.place == "plan.before" and what in scenario.exclusive
+        shown = self.fault.place in UNPLANNED and what in scenario.exclusive
         if look and not shown:
             self.theirs.append((look, word, away))
 

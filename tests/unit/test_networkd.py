@@ -158,7 +158,7 @@ def test_what_reaches_into_a_namespace_is_left_out(tmp_path: Path) -> None:
         tmp_path,
         """
 network:
-  ethernets: {eno1: {}}
+  ethernets: {eno1: {mtu: 1400}}
   virtual-ethernets: {va: {peer: vb, peer-namespace: blue}}
   namespaces:
     blue: {virtual-ethernets: {vb: {peer: va, peer-namespace: host}}}
@@ -174,8 +174,8 @@ def test_a_nic_is_found_as_it_is_said(tmp_path: Path) -> None:
         """
 network:
   ethernets:
-    up: {match: {macaddress: "52:54:00:12:34:56"}, set-name: up0}
-    odd: {match: {pci-address: "0000:01:00.0"}}
+    up: {match: {macaddress: "52:54:00:12:34:56"}, set-name: up0, mtu: 1400}
+    odd: {match: {pci-address: "0000:01:00.0"}, mtu: 1400}
 """,
     )
     assert sections(found["up.link"]) == [
@@ -216,11 +216,13 @@ network:
 
 
 def test_what_intent_does_not_name_is_kept(tmp_path: Path) -> None:
-    """networkd drops addresses that its file lacks, unless it is told to keep them."""
+    """networkd drops addresses that its file lacks, unless it is told to keep them; a NIC that
+    intent only names has no file that would hide the site's own."""
     found = files(
         tmp_path,
-        "network: {ethernets: {eno1: {mtu: 1400}, eno2: {addresses: [], routes: []}}}",
+        "network: {ethernets: {eno1: {mtu: 1400}, eno2: {addresses: [], routes: []}, eno3: {}}}",
     )
+    assert "eno3.network" not in found
     assert "KeepConfiguration=static" in lines(found["eno1.network"], "Network")
     assert "KeepConfiguration=static" not in lines(found["eno2.network"], "Network")
 

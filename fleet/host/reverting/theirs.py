@@ -175,7 +175,7 @@ def changed(then: Snapshot, seen: Snapshot, now: Snapshot, known: Record) -> Rec
     found["sysctls"] = dict(known.get("sysctls") or {})
     for name, value in then["sysctls"].items():
         last, have = seen["sysctls"].get(name), now["sysctls"].get(name)
-        if None in (last, have) or have == last:
+        if None in (last, have) or have == last or _follows(name, have, now):
             continue
         if last in (value, found["sysctls"].get(name)):
             found["sysctls"][name] = have
@@ -183,6 +183,16 @@ def changed(then: Snapshot, seen: Snapshot, now: Snapshot, known: Record) -> Rec
     found["links"] = _links(then, seen, now, known.get("links") or {})
     found["namespaces"] = _namespaces(then, seen, now, known.get("namespaces") or {})
     return {part: value for part, value in found.items() if value}
+
+
+def _follows(name: str, value: str, now: Snapshot) -> bool:
+    """Say whether a parameter is only what its device's MTU makes it (net/ipv6/addrconf.c,
+    NETDEV_CHANGEMTU): where that goes back, it goes along."""
+    words = name.split("/")
+    if words[1:3] != ["ipv6", "conf"] or words[-1] != "mtu":
+        return False
+    link = now["links"].get(words[3])
+    return link is not None and str(link["mtu"]) == value
 
 
 def _untouched(then: Snapshot, now: Snapshot) -> Record:

@@ -8,11 +8,14 @@ to be allowed by name. See docs/decisions/0006-what-goes-along-with-an-address.m
 
 from __future__ import annotations
 
+from fleet.host import registry
 from fleet.host.change import Change
 from fleet.host.kernel import ip
+from fleet.host.links.address import foreign, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from fleet.host.planning.draft import Draft
@@ -56,6 +59,28 @@ def tell(draft: Draft, device: str, words: str) -> None:
     if removal is not None and words not in removal.takes:
         reason = "; ".join(filter(None, (removal.reason, f"takes {words} along")))
         draft.amend(removal, reason=reason, takes=(*removal.takes, words))
+
+
+def see_to_addresses(draft: Draft, moved: Iterable[str]) -> None:
+    """Tell of addresses that somebody gave to a device that the plan deletes.
+
+    ``moved`` are those that go to another device.
+    """
+    gone = draft.gone()
+    back = {
+        (c.touches[0], text)
+        for c in draft.of("addresses")
+        for text in listed([c.after] if c.after else [])
+    }
+    specs = {entry.name: entry.spec for entry in draft.removals if entry.kind in registry.DEVICES}
+    for device in gone:
+        resource = draft.by_device.get(device)
+        spec = (resource.spec if resource is not None else specs.get(device)) or {}
+        own = {*listed(spec.get("addresses")), *moved}
+        for item in draft.observation.addresses.get(device, []):
+            text = item["address"]
+            if not foreign(item) and text not in own and (device, text) not in back:
+                tell(draft, device, f"the address {text}")
 
 
 def see_to_neighbours(draft: Draft, changed: set[str], targets: Targets) -> None:

@@ -337,6 +337,6 @@ def judge(
         gone = set(each.scenario.ports) - oracle.ports_of(made, each.scenario.bridge)
         result.ports += [f"{port} left {each.scenario.bridge}" for port in sorted(gone)]
     # A bridge that somebody sets down forwards nothing until the host has gone back.
-    bound = float("inf") if result.fault.action == "hand-down" else LOST
+    bound = float("inf") if each.fault.action == "hand-down" else LOST
     if pings is not None and (lost := pings.lost()) > bound:
         result.ports.append(f"{lost} pings between guests were lost")

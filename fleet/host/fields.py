@@ -104,6 +104,39 @@ def _group(value: str) -> str:
     return str(address)
 
 
+def _name_pattern(value: str) -> str:
+    # fnmatch's and netplan's wildcards, with what dev_valid_name() lets a name have.
+    if not re.fullmatch(r"[A-Za-z0-9_.@+=~:*?\[\]!^-]+", value) or value.startswith("-"):
+        raise ValueError(f"{value!r} is not a name, or a pattern such as eth* or ens[12]")
+    return value
+
+
+def _word(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:@/-]*", value):
+        raise ValueError(f"{value!r} is not a word: letters, digits, _ . : @ / -, no leading -")
+    return value
+
+
+def _number(value: str) -> str:
+    if not value.isascii() or not value.isdecimal() or int(value) >= 1 << 32:
+        raise ValueError(f"{value!r} is not a whole number")
+    return str(int(value))
+
+
+def _account(value: str) -> str:
+    # useradd(8), and the directories' names that adduser(8) would refuse.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,31}", value):
+        raise ValueError(f"{value!r} is not a name or number of a user or group")
+    return value
+
+
+def _controller(value: str) -> str:
+    # ovs-vsctl(8), set-controller.
+    if not re.fullmatch(r"p?(tcp|ssl|unix):[A-Za-z0-9_.:%@/\[\]-]+", value):
+        raise ValueError(f"{value!r} is not a controller such as tcp:192.0.2.1:6653")
+    return value
+
+
 def _device_pattern(value: str) -> str:
     return (
         _device_name(value.rstrip("*") or "-") + "*" if value.endswith("*") else _device_name(value)
@@ -217,6 +250,14 @@ EthernetAddress = Annotated[str, Check(_ethernet_address)]
 MulticastGroup = Annotated[str, Check(_group)]
 #: A device name, or the start of one and ``*``.
 DevicePattern = Annotated[str, Check(_device_pattern)]
+#: A name with wildcards in it.
+NamePattern = Annotated[str, Check(_name_pattern)]
+#: A word of another program's: a type, a key.
+Word = Annotated[str, Check(_word)]
+Number = Annotated[str, Check(_number)]
+#: A user or a group, by name or number.
+Account = Annotated[str, Check(_account)]
+Controller = Annotated[str, Check(_controller)]
 AddressOrMAC = Annotated[str, Check(_address_or_mac)]
 #: As nft(8) writes it: packets, or bytes, a unit of time.
 Rate = Annotated[str, Check(_rate)]

@@ -408,7 +408,9 @@ def _check_network(network: Mapping, base: Path) -> Iterator[IntentError]:
         elif key == "renderer":
             yield from check_renderer(node, (*base, key))
         elif key == "version" and not (isinstance(node, Scalar) and node.text == "2"):
-            yield IntentError("netplan's version is 2", node.place, "network.version")
+            yield IntentError(
+                f"netplan's version is 2, not {plain(node)!r}", node.place, "network.version"
+            )
         elif key in SECTIONS_OF_DEVICES and not isinstance(node, Mapping):
             yield IntentError(
                 "a mapping of devices is expected", node.place, path_text((*base, key))

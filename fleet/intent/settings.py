@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from fleet.host.fields import Bound, Check, DeviceName, IPAddress, Text
+from fleet.host.fields import Bound, Check, DeviceName, IPAddress, NamePattern, Text
 from fleet.host.spec import spec
 
 
@@ -96,7 +96,7 @@ class Settings:
     """All settings of a host; ``record`` counts in defaults.yaml only."""
 
     management: ManagementSettings = ManagementSettings()
-    ignore: tuple[Text, ...] = ()
+    ignore: tuple[NamePattern, ...] = ()
     gates: tuple[TaskName, ...] = ()
     probes: ProbeSettings = ProbeSettings()
     drain: TaskName | None = None

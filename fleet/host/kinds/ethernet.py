@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
-    from fleet.host.fields import MAC, DeviceName, PCIAddress, Text
+    from fleet.host.fields import MAC, DeviceName, NamePattern, PCIAddress
 
 
 @spec
 class Match:
     """How a NIC is found, whatever the kernel called it this boot (netplan ``match``)."""
 
-    name: Text | None = None
+    name: NamePattern | None = None
     macaddress: MAC | None = None
-    driver: Text | None = None
+    driver: NamePattern | None = None
     #: ``0000:01:00.0``: our word; netplan has none.
     pci_address: PCIAddress | None = None
 

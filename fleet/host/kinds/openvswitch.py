@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 if not ON_HOST:
     from typing import Annotated, Literal
 
-    from fleet.host.fields import Bound, DeviceName, Text, Uint32, VlanId
+    from fleet.host.fields import Bound, Controller, DeviceName, Number, Text, Uint32, VlanId, Word
 
     #: 0 stands for frames without a tag.
     Trunk = Annotated[int, Bound(0, 4094)]
@@ -41,10 +41,10 @@ if not ON_HOST:
 class SwitchInterface:
     """One interface of a port, in ovs-vsctl(8)'s words."""
 
-    type: Text | None = None
-    options: dict[Text, Text] | None = None
-    external_ids: dict[Text, Text] | None = None
-    other_config: dict[Text, Text] | None = None
+    type: Word | None = None
+    options: dict[Word, Text] | None = None
+    external_ids: dict[Word, Text] | None = None
+    other_config: dict[Word, Text] | None = None
     mtu_request: Annotated[int, Bound(68, 65535)] | None = None
     #: Kilobits per second; bursts are kilobits.
     ingress_policing_rate: Uint32 | None = None
@@ -56,16 +56,16 @@ class SwitchQueue:
     """One queue of a port's quality of service; ``other-config`` has its rates."""
 
     dscp: Annotated[int, Bound(0, 63)] | None = None
-    other_config: dict[Text, Text] | None = None
+    other_config: dict[Word, Text] | None = None
 
 
 @spec
 class SwitchQuality:
     """How a port shares its rate among queues (table QoS)."""
 
-    type: Text | None = None
-    other_config: dict[Text, Text] | None = None
-    queues: dict[Text, SwitchQueue] | None = None
+    type: Word | None = None
+    other_config: dict[Word, Text] | None = None
+    queues: dict[Number, SwitchQueue] | None = None
 
 
 @spec
@@ -106,7 +106,7 @@ class SwitchMirror:
 class SwitchController:
     """OpenFlow controllers of a bridge (netplan, ``openvswitch.controller``)."""
 
-    addresses: tuple[Text, ...] | None = None
+    addresses: tuple[Controller, ...] | None = None
     connection_mode: Literal["in-band", "out-of-band"] | None = None
 
 
@@ -119,12 +119,12 @@ class Switch:
     rstp: bool | None = None
     protocols: tuple[Version, ...] | None = None
     controller: SwitchController | None = None
-    external_ids: dict[Text, Text] | None = None
-    other_config: dict[Text, Text] | None = None
+    external_ids: dict[Word, Text] | None = None
+    other_config: dict[Word, Text] | None = None
     stp: bool | None = None
     datapath_type: Literal["system", "netdev"] | None = None
     ports: dict[DeviceName, SwitchPort] | None = None
-    mirrors: dict[Text, SwitchMirror] | None = None
+    mirrors: dict[Word, SwitchMirror] | None = None
 
 
 @spec

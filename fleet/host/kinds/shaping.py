@@ -35,7 +35,7 @@ if not ON_HOST:
         DeviceName,
         Duration,
         Port,
-        Text,
+        Word,
     )
 
     #: What a resource is called.
@@ -86,7 +86,7 @@ class Match:
 class TrafficClass:
     """What some packets are granted, and up to what they may use what the others leave."""
 
-    name: Text = ""
+    name: Word = ""
     rate: BitRate = ""
     ceil: BitRate | None = None
     burst: ByteSize | None = None
@@ -113,7 +113,7 @@ class Shaping:
     egress: Limit | None = None
     ingress: Limit | None = None
     classes: tuple[TrafficClass, ...] | None = None
-    default: Text | None = None
+    default: Word | None = None
 
     def __post_init__(self) -> None:
         """Refuse two limits of one direction, and a default that is no class."""

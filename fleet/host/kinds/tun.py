@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
-    from fleet.host.fields import Text
+    from fleet.host.fields import Account
 
 
 @spec
 class Tun(Link):
     """One persistent tun; ``owner`` and ``group`` are names or numbers of the host."""
 
-    owner: Text | None = None
-    group: Text | None = None
+    owner: Account | None = None
+    group: Account | None = None
     multi_queue: bool | None = None
 
 

@@ -304,10 +304,13 @@ def merge(then: Snapshot, theirs: Record) -> Snapshot:
     merged = dict(then)
     merged["links"] = _merged_links(then, theirs)
     up = {name for name in there if merged["links"][name]["flags"] & UP}
+    # Set down by somebody a device has no routes, and takes none (fib_check_nh, ip6_route_info).
+    down = {name for name in there - up if then["links"][name]["flags"] & UP}
     for part in ("routes", "neighbours", "fdb"):
         possible = up if part == "routes" else there
         new = [i for i in theirs.get(part, ()) if devices_of(i) <= possible]
-        merged[part] = [*then[part], *new]
+        old = [i for i in then[part] if part != "routes" or not devices_of(i) & down]
+        merged[part] = [*old, *new]
     merged["rules"] = list(then["rules"])
     for rule in theirs.get("rules", ()):
         _insert(merged["rules"], rule)

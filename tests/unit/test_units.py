@@ -95,6 +95,21 @@ def test_the_staged_helper_runs_from_one_archive(tmp_path: Path) -> None:
     assert Path(archive).stat().st_mode & 0o777 == 0o600
 
 
+def test_an_archive_that_runs_knows_itself(tmp_path: Path) -> None:
+    """What a unit runs is its own version: it settles what it armed by itself, at its point."""
+    archive = units.stage_helper(Paths(str(tmp_path)))
+    ask = (
+        f"import sys; sys.path.insert(0, {archive!r})\n"
+        "from fleet.host.transactions import files, units\n"
+        f"print(units.own_archive(files.Paths({str(tmp_path)!r})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", ask],
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == archive
+
+
 def test_an_audit_looks_for_every_unit_of_the_boot() -> None:
     """The names that an audit asks the disk for are those that arming installs."""
     assert {f"{name}.service" for name in lasting._UNITS} == set(units.UNITS)

@@ -91,8 +91,8 @@ def settle_as_armed(
     archive = str(transaction.facts.get("archive") or "")
     paths = transaction.paths
     if not transaction.terminal and os.path.isfile(archive) and archive != units.own_archive(paths):
-        argv = [units.PYTHON, "-I", "-S", "-B", archive, "recover", transaction.name]
-        argv += [reason] if reason else []
+        argv = [units.PYTHON, "-I", "-S", "-B", archive, "recover"]
+        argv += ["--at", at] if at else [transaction.name, *([reason] if reason else [])]
         try:
             system.run(argv, check=False, timeout=2 * PATIENCE)
         except CommandError as error:

@@ -241,6 +241,9 @@ def stage_helper(paths: Paths) -> str:
 
 def own_archive(paths: Paths) -> str:
     """Return where the archive of this very helper is, or would be; empty without its sources."""
+    running = helper_folder().removesuffix("/fleet/host")
+    if os.path.isfile(running):
+        return running  # a unit runs the archive itself
     try:
         return _archive_path(paths, _texts(paths))
     except (OSError, ValueError):

@@ -287,6 +287,8 @@ class Striker:
             "same": (f"ip link set {device} mtu 1450", "", "", ""),
         }[what]  # fmt: skip
         script, look, word, away = made
+        if not self.world.sh(f"ip link show {device}", check=False):
+            return  # the plan has taken the device away by now
         self.world.sh(script, check=what not in TAKES)
         # Intent names a device's addresses: one that the plan shows as going may go.
         shown = self.fault.place in UNPLANNED and what in scenario.exclusive

@@ -63,7 +63,7 @@ class Renderer:
     def file(self, name: str, variables: Mapping[str, Any]) -> str:
         """Return a template of the folders rendered; raises RenderError."""
         template = _guarded(lambda: self.environment.get_template(name))
-        return _guarded(lambda: _output(template, variables, MAX_FILE))
+        return _guarded(lambda: _output(template, variables, MAX_FILE), template.filename or "")
 
 
 _budget = threading.local()
@@ -81,14 +81,16 @@ def _output(template: Template, variables: Mapping[str, Any], limit: int) -> str
     return "".join(parts)
 
 
-def _guarded(function: Callable[[], T]) -> T:
+def _guarded(function: Callable[[], T], file: str = "") -> T:
+    """Return what a function returns; its errors name the line of the template's file."""
     from jinja2 import TemplateNotFound, TemplateSyntaxError, UndefinedError
 
     try:
         return function()
     except UndefinedError as error:
         found = re.match(r"'([^']+)' is undefined", str(error))
-        raise RenderError(str(error), undefined=found[1] if found else "") from error
+        name = found[1] if found else ""
+        raise RenderError(str(error), undefined=name, line=_line(error, file)) from error
     except TemplateSyntaxError as error:
         raise RenderError(f"not a template: {error.message}", line=error.lineno) from error
     except TemplateNotFound as error:
@@ -97,7 +99,21 @@ def _guarded(function: Callable[[], T]) -> T:
         raise RenderError("the template calls itself without end") from error
     except Exception as error:
         # An expression may fail in any way that Python's own operators can.
-        raise RenderError(str(error) or type(error).__name__) from error
+        message = str(error) or type(error).__name__
+        raise RenderError(message, line=_line(error, file)) from error
+
+
+def _line(error: Exception, file: str) -> int:
+    """Return the line of a template's file that an error came from, 0 where it is unknown.
+
+    Jinja2 rewrites its tracebacks: they have the template's own lines.
+    """
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
 
 
 def _range(*arguments: int) -> range:

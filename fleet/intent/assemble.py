@@ -16,22 +16,12 @@ from fleet.host.spec import encode
 from fleet.host.state import Management
 from fleet.intent.checks import check_devices, check_pairs
 from fleet.intent.convert import convert, joined
-from fleet.intent.device import Device, check_renderer, read_device
-from fleet.intent.netplan import LATER, NETWORK, REFUSED, verdict_text
-from fleet.intent.netplan import SECTIONS as SECTIONS_OF_DEVICES
-from fleet.intent.other import HOLDERS, KINDS, TOP, namespaces_of, read_others
-from fleet.intent.source import nearest
-from fleet.intent.tree import (
-    TEMPLATES,
-    Mapping,
-    Node,
-    Scalar,
-    Sequence,
-    path_text,
-    plain,
-    words,
-)
-from fleet.render import Renderer, RenderError
+from fleet.intent.device import Device, read_device
+from fleet.intent.other import namespaces_of, read_others
+from fleet.intent.rendering import render_data
+from fleet.intent.sections import check_network, check_sections, device_entries
+from fleet.intent.tree import Mapping, Node, path_text, words
+from fleet.render import Renderer
 from fleet.state import State
 
 if TYPE_CHECKING:
@@ -39,14 +29,8 @@ if TYPE_CHECKING:
 
 Path = tuple[str | int, ...]
 
-#: Keys of ``data`` that are fleet's; the others are the operator's own variables.
-SECTIONS = tuple(dict.fromkeys(("network", "sysctl", "fleet", *HOLDERS, *TOP)))
 #: Results kept for hosts that share their nodes; most nodes of a large fleet are shared.
 _REMEMBERED = 2_000
-#: Sections that later kinds will have.
-RESERVED = tuple(name for name in ("libvirt", "hugepages", "dpdk") if name not in SECTIONS)
-#: Sections that people may look for here.
-UNDER_NETWORK = ("namespaces", *(entry.section for entry in KINDS if entry.under == "network"))
 
 
 class Assembler:
@@ -60,83 +44,8 @@ class Assembler:
 
     def render(self, data: Mapping, about: dict[str, Any]) -> Mapping:
         """Return a host's data with its sections rendered; ``about`` is ``host`` in templates."""
-        _check_sections(data)
-        sections = [data.entries[key] for key in SECTIONS if key in data.entries]
-        tables = _names_templates(data.get("network"))
-        if not tables and not any(node.flags & TEMPLATES for node in sections):
-            return data
-        variables = {key: plain(node) for key, node in data.entries.items() if key not in SECTIONS}
-        variables["host"] = about
-        entries = {
-            key: self._rendered(node, variables, (key,)) if key in SECTIONS else node
-            for key, node in data.entries.items()
-        }
-        network = entries.get("network")
-        if tables and isinstance(network, Mapping):
-            entries["network"] = self._tables(network, variables, ("network",))
-        return Mapping(entries, data.file, data.at, data.key_at)
-
-    def _tables(self, network: Mapping, variables: dict[str, Any], base: Path) -> Mapping:
-        """Return a network whose nftables tables have their template's text as rules."""
-        entries = dict(network.entries)
-        tables = network.get("nftables")
-        if isinstance(tables, Mapping):
-            own = {
-                name: self._table(node, variables, (*base, "nftables", name))
-                for name, node in tables.entries.items()
-            }
-            entries["nftables"] = Mapping(own, tables.file, tables.at, tables.key_at)
-        spaces = network.get("namespaces")
-        if isinstance(spaces, Mapping):
-            inner: dict[str, Node] = {
-                name: self._tables(node, variables, (*base, "namespaces", name))
-                if isinstance(node, Mapping)
-                else node
-                for name, node in spaces.entries.items()
-            }
-            entries["namespaces"] = Mapping(inner, spaces.file, spaces.at, spaces.key_at)
-        return Mapping(entries, network.file, network.at, network.key_at)
-
-    def _table(self, node: Node, variables: dict[str, Any], path: Path) -> Node:
-        name = node.get("template") if isinstance(node, Mapping) else None
-        if not isinstance(node, Mapping) or not isinstance(name, Scalar):
-            return node
-        where = path_text((*path, "template"))
-        if "rules" in node.entries:
-            raise IntentError("rules and a template: name one of them", name.key_place, where)
-        try:
-            text = self.renderer.file(name.text, variables)
-        except RenderError as error:
-            raise IntentError(f"{name.text}: {error.message}", name.place, where) from error
-        entries: dict[str, Node] = {k: v for k, v in node.entries.items() if k != "template"}
-        entries["rules"] = Scalar(text, True, name.file, name.at, name.key_at)
-        return Mapping(entries, node.file, node.at, node.key_at)
-
-    def _rendered(self, node: Node, variables: dict[str, Any], path: Path) -> Node:
-        if not node.flags & TEMPLATES:
-            return node
-        if isinstance(node, Mapping):
-            entries = {
-                key: self._rendered(value, variables, (*path, key))
-                for key, value in node.entries.items()
-            }
-            return Mapping(entries, node.file, node.at, node.key_at)
-        if isinstance(node, Sequence):
-            items = [
-                self._rendered(item, variables, (*path, index))
-                for index, item in enumerate(node.items)
-            ]
-            return Sequence(items, node.file, node.at, node.key_at)
-        assert isinstance(node, Scalar)
-        try:
-            text = self.renderer.text(node.text, variables)
-        except RenderError as error:
-            near = nearest(error.undefined, variables) if error.undefined else ""
-            raise IntentError(error.message, node.place, path_text(path), nearest=near) from error
-        # As if written so, but never null: that would leave out what a layer below says.
-        rendered = Scalar(text, True, node.file, node.at, node.key_at)
-        rendered.plain = not rendered.null
-        return rendered
+        check_sections(data)
+        return render_data(self.renderer, data, about)
 
     def settings(self, data: Mapping) -> Settings:
         """Return the settings of rendered data."""
@@ -243,8 +152,8 @@ class Assembler:
         if not isinstance(network, Mapping):
             return {}, [IntentError("a mapping is expected", network.place, "network")]
         devices: dict[str, Device] = {}
-        errors: list[IntentError] = list(_check_network(network, base))
-        for section, name, node in _entries(network):
+        errors: list[IntentError] = list(check_network(network, base))
+        for section, name, node in device_entries(network):
             try:
                 device = self._device(section, name, node, base)
             except IntentError as error:
@@ -331,18 +240,6 @@ class Assembler:
         return self._sysctls[key, text]
 
 
-def _names_templates(network: Node | None) -> bool:
-    """Say whether a table of a network, or of a namespace in it, is written as a template."""
-    if not isinstance(network, Mapping):
-        return False
-    spaces = network.get("namespaces")
-    inner = spaces.entries.values() if isinstance(spaces, Mapping) else ()
-    tables = network.get("nftables")
-    own = tables.entries.values() if isinstance(tables, Mapping) else ()
-    named = any(isinstance(node, Mapping) and "template" in node.entries for node in own)
-    return named or any(_names_templates(node) for node in inner)
-
-
 def read_settings(node: Node) -> Settings:
     """Return the settings that ``fleet:`` says; raises IntentError."""
     from fleet.intent.settings import Settings
@@ -354,7 +251,12 @@ def read_settings(node: Node) -> Settings:
     for key in ("gates", "ignore"):
         if isinstance(said, dict) and isinstance(said.get(key), str):
             said[key] = [said[key]]
-    return convert(Settings, said, node, ("fleet",))
+    settings = convert(Settings, said, node, ("fleet",))
+    record = node.get("record") if isinstance(node, Mapping) else None
+    if record is not None and not record.file.endswith("defaults.yaml"):
+        message = "all hosts have one record; name it in inventory/defaults.yaml"
+        raise IntentError(message, record.key_place, "fleet.record")
+    return settings
 
 
 def _dotted(key: str) -> str:
@@ -363,69 +265,6 @@ def _dotted(key: str) -> str:
     if slash < 0 or (0 <= dot < slash):
         return key
     return key.translate(str.maketrans("/.", "./"))
-
-
-def _check_sections(data: Mapping) -> None:
-    for key, node in data.entries.items():
-        if key in SECTIONS:
-            continue
-        if key in RESERVED:
-            raise IntentError(f"this fleet cannot apply {key} yet", node.key_place, key)
-        if key in UNDER_NETWORK and isinstance(node, Mapping):
-            message = f"{key} belongs under network"
-            raise IntentError(message, node.key_place, key, nearest=f"network.{key}")
-        if key == "host":
-            raise IntentError(
-                "in templates `host` is fleet's own",
-                node.key_place,
-                key,
-                remedy="call the variable something else",
-            )
-        near = nearest(key, SECTIONS)
-        if near and isinstance(node, Mapping) and _looks_like(near, node):
-            raise IntentError("unknown section", node.key_place, key, nearest=near)
-
-
-def _looks_like(section: str, node: Mapping) -> bool:
-    if section == "network":
-        return any(key in NETWORK for key in node.entries)
-    if section == "sysctl":
-        return any("." in key or "/" in key for key in node.entries)
-    return any(key in ("management", "gates", "probes", "ignore", "drain") for key in node.entries)
-
-
-def _check_network(network: Mapping, base: Path) -> Iterator[IntentError]:
-    for key, node in network.entries.items():
-        entry = NETWORK.get(key)
-        if entry is None:
-            known = [name for name, item in NETWORK.items() if item.verdict not in (REFUSED, LATER)]
-            yield IntentError(
-                "unknown key", node.key_place, path_text((*base, key)), nearest=nearest(key, known)
-            )
-        elif entry.verdict in (REFUSED, LATER):
-            if not isinstance(node, Mapping) or node.entries:
-                yield IntentError(verdict_text(key, entry), node.key_place, path_text((*base, key)))
-        elif key == "renderer":
-            yield from check_renderer(node, (*base, key))
-        elif key == "version" and not (isinstance(node, Scalar) and node.text == "2"):
-            yield IntentError(
-                f"netplan's version is 2, not {plain(node)!r}", node.place, "network.version"
-            )
-        elif key in SECTIONS_OF_DEVICES and not isinstance(node, Mapping):
-            yield IntentError(
-                "a mapping of devices is expected", node.place, path_text((*base, key))
-            )
-        elif isinstance(node, Mapping) and "renderer" in node.entries:
-            yield from check_renderer(node.entries["renderer"], (*base, key, "renderer"))
-
-
-def _entries(network: Mapping) -> Iterator[tuple[str, str, Node]]:
-    for section in SECTIONS_OF_DEVICES:
-        node = network.get(section)
-        if isinstance(node, Mapping):
-            for name, inner in node.entries.items():
-                if name != "renderer" or isinstance(inner, Mapping):
-                    yield section, name, inner
 
 
 def _management(hostname: str, settings: Settings, devices: dict[str, Device]) -> Management:

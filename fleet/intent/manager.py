@@ -42,7 +42,8 @@ def netplan_file(
     try:
         made = HEADER + renderer.file(TEMPLATE, {"network": tree, "text": text})
     except RenderError as error:
-        raise IntentError(f"templates/{TEMPLATE}: {error.message}") from error
+        line = f":{error.line}" if error.line else ""
+        raise IntentError(f"templates/{TEMPLATE}{line}: {error.message}") from error
     _check(made)
     return made
 

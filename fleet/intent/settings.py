@@ -41,10 +41,18 @@ def _allowed(value: str) -> str:
     return value
 
 
+def _record(value: str) -> str:
+    scheme, colon, _ = value.partition("://")
+    if colon and scheme.partition("+")[0] not in ("sqlite", "postgres", "postgresql"):
+        raise ValueError(f"{scheme}:// keeps no record; write a file, sqlite:// or postgresql://")
+    return value
+
+
 TaskName = Annotated[str, Check(_task)]
 Target = Annotated[str, Check(_target)]
 Share = Annotated[str, Check(_share)]
 Allowed = Annotated[str, Check(_allowed)]
+RecordURL = Annotated[Text, Check(_record)]
 Count = Annotated[int, Bound(0, 1_000_000)]
 #: The watchdog's deadline is never less than what applying, settling and three connects take.
 Deadline = Annotated[float, Bound(1, 86400)]
@@ -106,5 +114,5 @@ class Settings:
     confirm_timeout: Deadline = 120
     rollout: RolloutSettings = RolloutSettings()
     manager: Literal["none", "netplan", "networkd"] = "none"
-    record: Text | None = None
+    record: RecordURL | None = None
     lab: LabSettings = LabSettings()

@@ -96,7 +96,7 @@ def all_places() -> Iterator[Steps]:
 
 def state_of(data: Any) -> State:
     """Return a host's state from its data as JSON, which is YAML; raises IntentError."""
-    node = compose(json.dumps(data), "inventory/hosts.yaml")
+    node = compose(json.dumps(data), "inventory/defaults.yaml")
     assert isinstance(node, Mapping)
     return ASSEMBLER.state("h1", "198.18.0.1", ASSEMBLER.render(node, {}))
 
@@ -133,7 +133,7 @@ def test_a_shells_characters_are_refused_or_plain_text(steps: Steps) -> None:
         found = refusals(data)
         named = [error for error in found if names(error, nasty)]
         for error in named:
-            assert (error.file, error.line) == ("inventory/hosts.yaml", 1)
+            assert (error.file, error.line) == ("inventory/defaults.yaml", 1)
         if free and not named:
             assert [error.message for error in found] in ([], ["flows is missing"])
             assert found or holds(data, nasty)

@@ -123,6 +123,8 @@ def test_sysctls_are_texts_as_the_kernel_takes_them(tmp_path: Path) -> None:
 
 
 REFUSED = [
+    ("fleet: {record: a.sqlite}", "all hosts have one record; name it in inventory/defaults.yaml"),
+    ("fleet: {record: 'mysql://x'}", "mysql:// keeps no record"),
     ("network: {ethernets: {a: {dhcp4: maybe}}}", "true or false is expected"),
     ("network: {ethernets: {a: {ipv6-mtu: 576}}}", "at least 1280"),
     ("network: {ethernets: {a: {ipv6-address-token: 2001:db8::1}}}", "interface identifier"),
@@ -322,6 +324,15 @@ def test_shell_metacharacters_are_refused_where_a_name_or_address_is_meant(
         error = error_of(tmp_path, place.replace("?", quoted))
         assert error.line == 4, (place, nasty)
         assert repr(nasty) in str(error), (place, nasty)
+
+
+def test_what_is_wrong_with_a_template_file_is_said_with_its_line(tmp_path: Path) -> None:
+    """The inventory names the file, and the message the line in it."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "a.nft.j2").write_text("chain c {\n  {{ nothing }}\n}\n")
+    error = error_of(tmp_path, "network: {nftables: {inet/a: {template: a.nft.j2}}}")
+    assert (error.file, error.line) == ("inventory/hosts.yaml", 4)
+    assert "templates/a.nft.j2:2: 'nothing' is undefined" in str(error)
 
 
 def test_free_text_is_data(tmp_path: Path) -> None:

@@ -343,9 +343,11 @@ def test_an_engines_loop_is_used() -> None:
 
 def test_a_cancelled_engine_leaves_nothing_behind() -> None:
     """Where the loop is shut down in the middle of a run, tasks clean up and the thread ends."""
+    begun: list[str] = []
     cleaned: list[str] = []
 
     async def task(task: AsyncTask) -> None:
+        begun.append(task.host.name)
         try:
             await asyncio.sleep(30)
         finally:
@@ -354,7 +356,8 @@ def test_a_cancelled_engine_leaves_nothing_behind() -> None:
     async def main() -> None:
         run = nornir(3, loop=asyncio.get_running_loop())
         running = asyncio.ensure_future(asyncio.to_thread(run.run, task))
-        await asyncio.sleep(0.1)
+        while len(begun) < 3:
+            await asyncio.sleep(0.01)
         running.cancel()
 
     asyncio.run(main())

@@ -227,6 +227,12 @@ def _policy_name(value: str) -> str:
     return value
 
 
+def _vlan_protocol(value: str) -> str:
+    if value.lower() not in ("802.1q", "802.1ad"):
+        raise ValueError(f"{value!r} is not a protocol of VLAN tags: 802.1q or 802.1ad")
+    return value.lower()
+
+
 def _sysctl_name(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9_]+([./][A-Za-z0-9_.@:+-]+)+", value) or ".." in value:
         raise ValueError(f"{value!r} is not a sysctl such as net.ipv4.ip_forward")
@@ -275,6 +281,7 @@ SysctlName = Annotated[str, Check(_sysctl_name)]
 #: RFC 791: every IPv4 link carries 68 bytes; 65535 is the most a frame can be told to carry.
 MTU = Annotated[int, Bound(68, 65535)]
 VlanId = Annotated[int, Bound(1, 4094)]
+VlanProtocol = Annotated[str, Check(_vlan_protocol)]
 Uint8 = Annotated[int, Bound(0, 255)]
 Uint16 = Annotated[int, Bound(0, 65535)]
 Port = Annotated[int, Bound(1, 65535)]

@@ -28,6 +28,7 @@ def check_devices(devices: Devices, management: Management) -> Iterator[IntentEr
     yield from _addresses(devices)
     yield from _macs(devices)
     yield from _ports(devices)
+    yield from _links(devices)
     yield from _peers(devices)
     yield from _routes(devices)
     yield from _management(devices, management)
@@ -175,6 +176,21 @@ def _port_settings(bridge: Device) -> Iterator[IntentError]:
             if name not in spec.interfaces and not guest:
                 near = nearest(name, spec.interfaces)
                 yield _error(bridge, f"{name} is no port of {bridge.name}", *steps, name, near=near)
+
+
+def _links(devices: Devices) -> Iterator[IntentError]:
+    for device in devices.values():
+        if device.kind != "vlan":
+            continue
+        name = device.spec.link
+        if name not in devices:
+            yield _error(
+                device,
+                f"there is no device {name}",
+                "link",
+                near=nearest(name, devices),
+                remedy=f"define it, for a NIC as `ethernets: {{{name}: {{}}}}`",
+            )
 
 
 def _peers(devices: Devices) -> Iterator[IntentError]:

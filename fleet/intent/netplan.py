@@ -184,7 +184,18 @@ NETPLAN: dict[str, Key] = {
     ),
     "dummy-devices": Key(LATER, "dummy devices", {}),
     "tunnels": Key(LATER, "tunnels", _TUNNEL),
-    "vlans": Key(LATER, "VLAN interfaces", _keys(LATER, "id link")),
+    "vlans": Key(
+        APPLIED,
+        "",
+        COMMON
+        | _keys(APPLIED, "id link")
+        | _keys(
+            APPLIED,
+            "protocol gvrp mvrp reorder-hdr loose-binding ingress-qos-map egress-qos-map",
+            "as ip-link(8)",
+            ours=True,
+        ),
+    ),
     "vrfs": Key(LATER, "VRFs", _keys(LATER, "table interfaces routes routing-policy")),
     "openvswitch": Key(LATER, "Open vSwitch", _OPENVSWITCH),
     "wifis": Key(

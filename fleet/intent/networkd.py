@@ -39,7 +39,7 @@ def _says_something(device: Device, devices: dict[str, Device]) -> bool:
     """Whether intent has a word for a device's file: networkd reads one file for a device, and an
     empty one of fleet's would hide the site's own, addresses and all, from the next boot."""
     own = {key for key in device.data if key not in ("match", "set_name")}
-    tied = _ties(device, devices) or _port(device, devices)
+    tied = _masters(device, devices) or _hung(device, devices) or _port(device, devices)
     return bool(device.kind != "ethernet" or own or device.manager or device.rules or tied)
 
 
@@ -92,10 +92,12 @@ def _match(device: Device, word: str) -> list[str]:
 
 def _network(device: Device, devices: dict[str, Device]) -> Sections:
     data, left = device.data, device.manager
+    # networkd would take a port out of a bridge that intent does not name, OVS's for one.
+    ties = [*(_masters(device, devices) or ["KeepMaster=yes"]), *_hung(device, devices)]
     sections: Sections = [
         ("Match", _match(device, "Name")),
         ("Link", _link_lines(device)),
-        ("Network", [*_own_lines(device), *_ties(device, devices)]),
+        ("Network", [*_own_lines(device), *ties]),
     ]
     for address in data.get("addresses") or ():
         sections.append(("Address", _address(address)))
@@ -138,16 +140,23 @@ def _own_lines(device: Device) -> list[str]:
     return lines
 
 
-def _ties(device: Device, devices: dict[str, Device]) -> list[str]:
-    """Return what joins a device to those above it."""
-    joined, hung = [], []
-    for name in sorted(devices):
-        other = devices[name]
-        if device.name in (other.data.get("interfaces") or ()) and other.kind in JOINED:
-            joined.append(f"{JOINED[other.kind]}={name}")
-        if other.data.get("link") == device.name and other.kind in HUNG:
-            hung.append(f"{HUNG[other.kind]}={name}")
-    return [*joined, *hung]
+def _masters(device: Device, devices: dict[str, Device]) -> list[str]:
+    """Return what joins a device to the one that it is a port of."""
+    return [
+        f"{JOINED[devices[name].kind]}={name}"
+        for name in sorted(devices)
+        if devices[name].kind in JOINED
+        and device.name in (devices[name].data.get("interfaces") or ())
+    ]
+
+
+def _hung(device: Device, devices: dict[str, Device]) -> list[str]:
+    """Return what joins a device to those that stand on it."""
+    return [
+        f"{HUNG[devices[name].kind]}={name}"
+        for name in sorted(devices)
+        if devices[name].kind in HUNG and devices[name].data.get("link") == device.name
+    ]
 
 
 def _address(entry: Values) -> list[str]:

@@ -109,11 +109,16 @@ class Space:
 
     def settled(self) -> bool:
         """Say whether the kernel has worked out the state of every bridge and pair that is up."""
-        return all(
-            link["operstate"] != "UNKNOWN"
-            for link in self.json("link show up")
-            if link.get("linkinfo", {}).get("info_kind") in ("bridge", "veth")
-        )
+        links = {link["ifname"]: link for link in self.json("link show up")}
+        kinds = {name: link.get("linkinfo", {}).get("info_kind") for name, link in links.items()}
+        for name, link in links.items():
+            if kinds[name] not in ("bridge", "bond", "veth", "vlan"):
+                continue
+            below = links.get(link.get("link", ""))
+            ready = below and (kinds[name] == "veth" or below["operstate"] == "UP")
+            if link["operstate"] == "UNKNOWN" or (ready and link["operstate"] != "UP"):
+                return False
+        return True
 
     def goes_back(self, resources: dict[str, Any], *namespaces: str, **more: Any) -> Plan:
         """Plan, take a snapshot, apply, restore, and demand that everything is as it was."""

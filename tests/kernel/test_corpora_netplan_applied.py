@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from capabilities import has
 from namespaces import Space, apply, sh, space, words
 from netplans import APPLIED, REFUSED
 
@@ -30,6 +31,8 @@ from fleet.state import State
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("FLEET_CORPORA") or ROOT.parent / "shared" / "corpora") / "netplan"
+#: What a kernel may lack, by the kind that needs it.
+KERNEL = {"vlan": "802.1q", "bond": "bonding", "dummy": "dummy", "vrf": "vrf"}
 FILES = sorted(FOLDER.glob("*.yaml")) if FOLDER.is_dir() else []
 
 
@@ -75,6 +78,12 @@ def host(state: State) -> Iterator[Space]:
             switch.kill()
             switch.wait()
             switch.stdout.close()
+
+
+def plan_of(made: Space, state: State) -> Any:
+    """Return the plan of a host that has nothing yet."""
+    wire = {key: value for key, value in state.wire().items() if key not in ("manager", "files")}
+    return plan_from(decode_state(wire), {}, Observation(made.system))
 
 
 def roll(made: Space, state: State) -> dict[str, str]:
@@ -190,7 +199,15 @@ def take(name: str, text: str) -> str:
         why = "; ".join(dict.fromkeys(each.message for each in (scope or every)))
         print(f"{name}: {'refused' if scope else 'out of scope'}: {why}")
         return "refused" if scope else "out of scope"
+    lacking = {KERNEL[r.kind] for r in state.resources if r.kind in KERNEL} - {
+        capability for capability in KERNEL.values() if has(capability)
+    }
     with host(state) as made:
+        if lacking:
+            said = {problem.actual for problem in plan_of(made, state).problems}
+            assert all(any(f"has no {word}" in text for text in said) for word in lacking)
+            print(f"{name}: needs a kernel with {', '.join(sorted(lacking))}; the plan says so")
+            return "needs another kernel"
         judge(made, state, roll(made, state))
     left = left_of(state)
     what = ", ".join(resource.key for resource in state.resources) or "nothing"

@@ -219,7 +219,7 @@ def one_sequence(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
 
 ran = 0
 #: The kinds that were drawn, and how often.
-_SWITCHES = {"openvswitch", "flows"}
+_SWITCHES = {"openvswitch", "flows", "vlan"}
 drawn: Counter[str] = Counter()
 failures: list[str] = []
 

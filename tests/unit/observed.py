@@ -55,6 +55,7 @@ class Observed:
         self.root = self
         self.namespaces = sorted(words.get("namespaces") or {})
         self._sysctls = words.get("sysctls") or {}
+        self._lacks = words.get("lacks") or ()
         self._holders = words.get("holders") or {}
         self._spaces = {n: Observed(w) for n, w in (words.get("namespaces") or {}).items()}
         #: How often the processes of the host were read, which costs more than all the rest.
@@ -69,6 +70,10 @@ class Observed:
         if isinstance(link["link"], str):
             return "", link["link"]
         return tuple(link["link"]) if link["link"] else ("", "")
+
+    def lacking(self, capability: str) -> str:
+        lacks = capability in self.root._lacks
+        return f"the kernel of host has no {capability}" if lacks else ""
 
     def sysctl(self, name: str) -> str | None:
         return self._sysctls.get(name)

@@ -59,6 +59,8 @@ network:
     }  # fmt: skip
     assert "MTUBytes=9000" in lines(found["br0.network"], "Link")
     assert "Bridge=br0" in lines(found["eno2.network"], "Network")
+    assert "KeepMaster=yes" not in lines(found["eno2.network"], "Network")
+    assert "KeepMaster=yes" in lines(found["br0.network"], "Network")
     assert set(lines(found["eno2.network"], "Bridge")) == {
         "Isolated=yes", "Learning=no", "Cost=7", "Priority=9",
     }  # fmt: skip
@@ -208,7 +210,7 @@ network:
     text = found["eno1.network"]
     assert lines(text, "Network") == [
         "DHCP=ipv4", "LinkLocalAddressing=ipv6", "IPv6AcceptRA=no", "DNS=198.18.0.9",
-        "Domains=lab example",
+        "Domains=lab example", "KeepMaster=yes",
     ]  # fmt: skip
     assert lines(text, "DHCPv4") == ["ClientIdentifier=mac", "RouteMetric=200", "UseDNS=no"]
     assert lines(text, "Link") == ["RequiredForOnline=no"]

@@ -248,6 +248,15 @@ class Observation:
             self._parts[part] = read(self.system)
         return self._parts[part]
 
+    def lacking(self, capability: str) -> str:
+        """Return why the kernel lacks a capability, empty where it has it; see capability."""
+        asked: dict[str, str] = self.root._parts.setdefault("lacking", {})
+        if capability not in asked:
+            from fleet.host.kernel.capability import lacking
+
+            asked[capability] = lacking(self.root.system, capability)
+        return asked[capability]
+
     def sysctl(self, name: str) -> str | None:
         """Return a key's value as /proc shows it; None where this kernel has no such key."""
         if not self.exists:

@@ -17,7 +17,7 @@ from fleet.host.kernel.netlink import (
     pack_u32,
     text_of,
 )
-from fleet.host.kernel.raw import bytes_of, devices_of, packed, plain, reference
+from fleet.host.kernel.raw import bytes_of, devices_of, packed, plain, reference, u32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ _INDEXES = {"vxlan": (3,), "bond": (2, 11), "gre": (1,), "gretap": (1,), "sit": 
 _VXLAN_FLAGS = (23, 24, 27, 28)
 #: REMCSUM_TX and RX: naming one, even as off, takes a bit of the header (vxlan_nl2conf).
 _VXLAN_OFF = (21, 22)
+#: enum vlan_flags of Linux 5.2 and later; and IFLA_VLAN_EGRESS_QOS and INGRESS_QOS.
+_VLAN_FLAGS, _VLAN_MAPS = 0x1F, ("3", "4")
 #: INFO_SLAVE_DATA of a bridge port that cannot be written.
 _PORT_READ_ONLY = (*range(13, 25), 26, 35, 36, 38, 41)
 PORT_STATE, PORT_COST = 1, 3
@@ -103,7 +105,40 @@ def _data(kind: str, payload: bytes, names: Names) -> Record:
         if kind == "vxlan" and key in _VXLAN_OFF and not any(value):
             continue
         data[str(key)] = reference(value, names) if key in indexes else plain(flagged, value)
+    return _vlan(data) if kind == "vlan" else data
+
+
+def _vlan(data: Record) -> Record:
+    """Return a VLAN's data as it is sent: the mask of its flags, and maps of priorities as pairs.
+
+    The kernel says that all flags count, also those it does not have, and takes that from nobody
+    (net/8021q/vlan_dev.c, vlan_dev_change_flags); of a map without entries it says nothing.
+    """
+    if "2" in data:
+        data["2"] = data["2"][:8] + u32(_VLAN_FLAGS).hex()
+    for key in _VLAN_MAPS:
+        value = data.get(key, "")
+        nested = bytes.fromhex(value["nested"] if isinstance(value, dict) else value)
+        pairs = [[number(item[:4]), number(item[4:8])] for _, item in attribute_list(nested)]
+        data[key] = {"pairs": sorted(pairs)}
     return data
+
+
+def without_pairs(record: Record, have: Record) -> Record:
+    """Return a VLAN's record that also takes away the pairs which only ``have`` has."""
+    data = dict(record["data"])
+    for key in _VLAN_MAPS:
+        pairs = dict.fromkeys((first for first, _ in have["data"][key]["pairs"]), 0)
+        pairs.update(dict(data[key]["pairs"]))
+        data[key] = {"pairs": [list(pair) for pair in sorted(pairs.items())]}
+    return {**record, "data": data}
+
+
+def _sent(value: Any) -> Any:
+    if isinstance(value, dict) and "pairs" in value:
+        items = (pack(1, u32(first) + u32(second)) for first, second in value["pairs"])
+        return {"nested": b"".join(items).hex()}
+    return value
 
 
 def _port(payload: bytes, names: Names) -> Record:
@@ -140,7 +175,7 @@ def set_message(index: int, *parts: bytes, flags: int = 0, change: int = 0) -> b
 
 def data_part(record: Record, keys: Any, indexes: Indexes) -> bytes:
     """Return IFLA_LINKINFO with the named attributes of the kind's data."""
-    data = [[int(key), record["data"][key]] for key in keys]
+    data = [[int(key), _sent(record["data"][key])] for key in keys]
     if record["kind"] in ("macvlan", "macvtap") and "5" in keys:
         data.append([3, pack_u32(0, 3)[4:].hex()])  # MACVLAN_MACADDR_SET: the whole list
     inner = [pack_text(1, record["kind"])]

@@ -16,6 +16,7 @@ from fleet.host.spec import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from fleet.host.change import Change, Resource
@@ -34,12 +35,14 @@ def diff_virtual(
     mutable: dict[str, Any],
     now: dict[str, Any],
     lower: str | None = None,
+    quiet: Iterable[str] = (),
 ) -> list[Change]:
     """Return the changes that make a device of kernel kind ``kernel`` what its spec says.
 
     ``fixed`` and ``mutable`` hold the named attributes in intent's words, ``now`` the same words
     as the host has them; ``lower`` is the device that it stands on. An attribute of ``fixed`` that
-    differs makes the device again: what it carries is interrupted, and who holds it loses it.
+    differs makes the device again: what it carries is interrupted, and who holds it loses it. One
+    of ``mutable`` interrupts for a moment unless it is ``quiet``.
     """
     name = resource.name
     link = observation.links.get(name)
@@ -61,8 +64,8 @@ def diff_virtual(
         made = {**fixed, **{k: v for k, v in mutable.items() if v is not None}}
         if wanted.macaddress:
             made["macaddress"] = wanted.macaddress
-        if wanted.mtu and wanted.mtu != DEFAULT_MTU:
-            made["mtu"] = wanted.mtu
+        if wanted.mtu and (lower or wanted.mtu != DEFAULT_MTU):
+            made["mtu"] = wanted.mtu  # without a word it would be the lower device's
         below: tuple[str, ...] = ()
         if lower:
             # netdev_rx_handler_register(): a port of a bridge carries no macvlan.
@@ -75,7 +78,8 @@ def diff_virtual(
     else:
         for key, value in mutable.items():
             if value is not None and now.get(key) != value:
-                steps.add(key, now.get(key), value, impact="blip")
+                impact = "none" if key in quiet else "blip"
+                steps.add(key, now.get(key), value, impact=impact)
     # A device that has just been made again is nobody's; the ledger's lists are all to be added.
     diff_link(steps, wanted, None if differing else entry, observation)
     return steps.changes

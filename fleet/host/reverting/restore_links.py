@@ -17,6 +17,7 @@ from fleet.host.kernel.raw_link import (
     lower_devices,
     port_part,
     set_message,
+    without_pairs,
 )
 from fleet.host.reverting.differences import link_differences, lost_guest, owned_since
 from fleet.host.reverting.restore_sysctls import restore_sysctls
@@ -301,6 +302,8 @@ def _set_data(step: Step, name: str) -> None:
     if then["kind"] == "tun":
         step.attempt("links", name, restore_tap, step.system, then)
         return
+    if then["kind"] == "vlan":
+        then = without_pairs(then, step.now["links"][name])
     # STP on refuses delays that STP off allows: whichever goes first, the second round fits.
     for group in (keys, *([key] for key in keys), *([key] for key in reversed(keys))):
 

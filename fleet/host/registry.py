@@ -41,6 +41,7 @@ KINDS = (
     Entry("veth", "virtual-ethernets", 25, device=True),
     Entry("tap", "taps", 26, device=True, kernel="tun"),
     Entry("tun", "tuns", 27, device=True, kernel="tun"),
+    Entry("dummy", "dummy-devices", 28, device=True),
     Entry("vlan", "vlans", 35, device=True),
     Entry("bridge", "bridges", 40, device=True),
     Entry(

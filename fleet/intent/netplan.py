@@ -182,7 +182,7 @@ NETPLAN: dict[str, Key] = {
     "bonds": Key(
         LATER, "bonds", {"interfaces": Key(LATER), "parameters": Key(LATER, "", _BOND_PARAMETERS)}
     ),
-    "dummy-devices": Key(LATER, "dummy devices", {}),
+    "dummy-devices": Key(APPLIED),
     "tunnels": Key(LATER, "tunnels", _TUNNEL),
     "vlans": Key(
         APPLIED,

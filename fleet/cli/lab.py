@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,9 +17,7 @@ from fleet.errors import UsageError
 app = new_app()
 
 
-@app.callback(
-    help="Real test hosts on this machine: namespaces, each with its own sshd. Needs root."
-)
+@app.callback(help="Real test hosts on this machine: namespaces or virtual machines. Needs root.")
 def lab() -> None:
     """Group the lab's commands."""
 
@@ -44,12 +43,20 @@ HostsArgument = Annotated[
 ]
 
 
+class Backend(StrEnum):
+    """What a lab's hosts are."""
+
+    netns = "netns"
+    vm = "vm"
+
+
 @command(
     app,
     "up",
     """
     fleet lab up
     fleet lab up --lab second hv-r3-1 hv-r3-2
+    fleet lab up --backend vm hv-r3-1 hv-r3-2
     fleet plan --lab lab                speak to the lab's hosts
     """,
 )
@@ -60,11 +67,19 @@ def up(
     sshd_only: Annotated[
         bool, typer.Option("--sshd-only", help="Leave out what only guests need; for many hosts.")
     ] = False,
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            envvar="FLEET_LAB_BACKEND",
+            help="netns: hosts of namespaces; vm: with a kernel of their own.",
+        ),
+    ] = Backend.netns,
 ) -> None:
     """Bring up one test host for each host of the inventory, under its name."""
     from fleet.cli.project import open_lab
 
-    names = open_lab(here.project, lab).up(hosts=hosts or None, sshd_only=sshd_only)
+    chosen = open_lab(here.project, lab)
+    names = chosen.up(hosts=hosts or None, sshd_only=sshd_only, backend=backend.value)
     number = len(names) if names is not None else len(hosts or ())
     said = f"{number} hosts are up" if number else "is up"
     print(f"lab {lab}: {said}. Add --lab {lab} to a command, or: export FLEET_LAB={lab}")
@@ -143,3 +158,54 @@ def execute(
     from fleet.cli.project import open_lab
 
     return int(open_lab(here.project, lab).exec(host, words) or 0)
+
+
+HostArgument = Annotated[
+    str, typer.Argument(metavar="HOST", help="A host of the lab.", autocompletion=complete.hosts)
+]
+NicArgument = Annotated[str, typer.Argument(metavar="NIC", help="One of the host's NICs.")]
+
+
+@command(
+    app,
+    "reset",
+    """
+    fleet lab reset hv-r3-1
+    """,
+)
+def reset(here: Here, host: HostArgument, lab: NameOption = "lab") -> None:
+    """Reset a lab host without warning, as its button would; it boots with its disk as it is."""
+    from fleet.cli.project import open_lab
+
+    open_lab(here.project, lab).reset(host)
+    print(f"{host}: reset")
+
+
+@command(
+    app,
+    "unplug",
+    """
+    fleet lab unplug hv-r3-1 eno2
+    """,
+)
+def unplug(here: Here, host: HostArgument, nic: NicArgument, lab: NameOption = "lab") -> None:
+    """Pull the cable out of a NIC of a lab host."""
+    from fleet.cli.project import open_lab
+
+    open_lab(here.project, lab).cable(host, nic, plugged=False)
+    print(f"{host}: {nic} is unplugged; fleet lab plug {host} {nic} plugs it in again")
+
+
+@command(
+    app,
+    "plug",
+    """
+    fleet lab plug hv-r3-1 eno2
+    """,
+)
+def plug(here: Here, host: HostArgument, nic: NicArgument, lab: NameOption = "lab") -> None:
+    """Plug the cable of a NIC of a lab host in again."""
+    from fleet.cli.project import open_lab
+
+    open_lab(here.project, lab).cable(host, nic, plugged=True)
+    print(f"{host}: {nic} is plugged in")

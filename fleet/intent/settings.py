@@ -90,6 +90,9 @@ class RolloutSettings:
     fleet_gates: tuple[TaskName, ...] = ()
 
 
+NicModel = Literal["virtio-net-pci", "igb", "e1000e"]
+
+
 @spec
 class LabSettings:
     """Hints for the lab: the NIC that starts with the management address, and further NICs."""
@@ -97,6 +100,8 @@ class LabSettings:
     interface: DeviceName | None = None
     gateway: IPAddress | None = None
     nics: tuple[DeviceName, ...] = ()
+    #: What a virtual machine's NICs are, as QEMU names them; others are virtio-net-pci.
+    nic_models: dict[DeviceName, NicModel] | None = None
 
 
 @spec

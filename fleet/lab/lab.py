@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import select
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -17,18 +14,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.lab import cgroups, inside, linux, listening, machine, warden
+from fleet.lab import cgroups, entry, inside, linux, listening, machine, warden
+from fleet.lab.entry import ssh_config
+from fleet.lab.folder import LABS, lock_labs
 from fleet.lab.keys import new_key
+from fleet.lab.orders import ask, end
 from fleet.lab.topology import LabError, read_topology
+from fleet.lab.vm.machine import keep_logs, virtual_machine
+from fleet.lab.vm.wire import Monitor
 
 if TYPE_CHECKING:
     from fleet.lab.topology import Topology
 
-LABS = Path("/run/fleet-lab")
+NETNS, VM = "netns", "vm"
+BACKENDS = (NETNS, VM)
 #: What the machine's limits were before a large lab raised them.
 _LIMITS = Path("/run/fleet-lab.limits")
-#: Seconds for the kernel to end a lab's processes.
-_PATIENCE = 60.0
 
 
 class Lab:
@@ -47,12 +48,17 @@ class Lab:
 
     # Up and down
 
-    def up(self, hosts: Sequence[str] | None = None, sshd_only: bool = False) -> list[str]:
+    def up(
+        self,
+        hosts: Sequence[str] | None = None,
+        sshd_only: bool = False,
+        backend: str = "",
+    ) -> list[str]:
         """Bring up the inventory's hosts, or some of them; return the names of those now up.
 
         Hosts that are up stay as they are. ``sshd_only`` leaves out what hosts do not need to be
-        planned and audited: a cgroup each. Raises LabError, with nothing left behind where the lab
-        was not up before.
+        planned and audited: a cgroup each. ``backend`` is "netns" or "vm"; a lab that is up
+        keeps its own. Raises LabError, with nothing left behind where the lab was not up before.
         """
         _need_root()
         _need_programs()
@@ -64,11 +70,17 @@ class Lab:
                 self._clear()
                 self.folder.mkdir(0o700)
                 try:
-                    self._make(topology, wanted, sshd_only)
-                except BaseException:
+                    self._make(topology, wanted, sshd_only, backend or NETNS)
+                except BaseException as error:
+                    kept = keep_logs(self.folder, self.name)
                     self._end()
+                    if kept and isinstance(error, LabError):
+                        raise LabError(f"{error}; the consoles are kept in {kept}") from error
                     raise
             else:
+                running = self._facts().get("backend")
+                if backend and backend != running:
+                    raise LabError(f"lab {self.name} is up with the backend {running}")
                 self._add(topology, wanted)
         return self.hosts()
 
@@ -93,7 +105,7 @@ class Lab:
         found = {}
         for name, about in self._facts()["hosts"].items():
             pid = warden.running(f"{self.folder}/hosts/{name}")
-            well = "up" if listening.listens(pid, about["port"]) else "no sshd"
+            well = "up" if self._listens(name, pid, about) else "no sshd"
             found[name] = {
                 "state": well if pid else "ended",
                 "address": about["address"],
@@ -106,34 +118,33 @@ class Lab:
 
     def exec(self, host: str, argv: Sequence[str]) -> int:
         """Run a command inside a host, on this process's terminal; return its exit code."""
-        return subprocess.run(
-            [*self.prefix(host), *argv], env=_environment(), check=False
-        ).returncode
+        pid, guest = self.pid(host), self._guest(host)
+        if guest:
+            return entry.execute_in_guest(guest, argv)
+        words = [*entry.namespaces_prefix(pid), *argv]
+        return subprocess.run(words, env=entry.environment(), check=False).returncode
 
     def run(
         self, host: str, *argv: str, check: bool = True, text: str = "", timeout: float = 30
     ) -> str:
         """Run a command inside a host with ``text`` on its stdin; return its stdout.
 
-        Raises LabError with its stderr where it fails.
+        It takes no network of the host's. Raises LabError with its stderr where it fails.
         """
-        done = subprocess.run(
-            [*self.prefix(host), *argv],
-            input=text,
-            capture_output=True,
-            text=True,
-            env=_environment(),
-            check=False,
-            timeout=timeout,
-        )
-        if check and done.returncode:
-            raise LabError(f"{host}: {' '.join(argv)}: {(done.stderr or done.stdout).strip()}")
-        return done.stdout
+        pid, guest = self.pid(host), self._guest(host)
+        if guest:
+            code, out, err = entry.run_in_guest(guest, argv, text, timeout)
+        else:
+            code, out, err = entry.run_in_namespaces(pid, argv, text, timeout)
+        if check and code:
+            raise LabError(f"{host}: {' '.join(argv)}: {(err or out).strip()}")
+        return out
 
     def prefix(self, host: str) -> list[str]:
-        """Return the argv prefix that runs a command inside a host, in all of its namespaces."""
-        pid = self.pid(host)
-        return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]
+        """Return the argv prefix that runs a command inside a host of namespaces."""
+        if self._guest(host):
+            raise LabError(f"{host} is a virtual machine: no command is run in its namespaces")
+        return entry.namespaces_prefix(self.pid(host))
 
     def pid(self, host: str) -> int:
         """Return the pid of a host's init; raises LabError where it does not run."""
@@ -151,13 +162,50 @@ class Lab:
 
     def kill(self, host: str) -> None:
         """End a host at once, as a power cut would; its disk stays."""
-        _kill(self.pid(host))
+        end(self.pid(host))
         # The kernel takes a dead namespace's devices away when it has time; a cable goes at once.
         self._order({"op": "unplug", "hosts": [host]})
 
     def boot(self, host: str) -> None:
         """Boot a host that has ended: its disk as it was, everything else new."""
         self._order({"op": "boot", "hosts": [host]})
+
+    def reset(self, host: str) -> None:
+        """Reset a host without warning, as its button would: what it had not written is lost.
+
+        A virtual machine boots on its own from then on; a host of namespaces is up again at once.
+        """
+        if self._guest(host):
+            with self.monitor(host) as monitor:
+                monitor.ask("system_reset")
+        else:
+            self.kill(host)
+            self.boot(host)
+
+    def cable(self, host: str, nic: str, plugged: bool) -> None:
+        """Pull the cable of a NIC, or plug it in again: the host sees its carrier go and come."""
+        self.pid(host)
+        nics = self._facts()["hosts"][host]["nics"]
+        if nic not in nics:
+            raise LabError(f"{host} has no NIC {nic!r}; it has {', '.join(nics)}")
+        if self._guest(host):
+            with self.monitor(host) as monitor:
+                monitor.ask("set_link", name=f"nic{nics.index(nic)}", up=plugged)
+        else:
+            self._order({"op": "cable", "host": host, "nic": nic, "up": plugged})
+
+    @contextmanager
+    def monitor(self, host: str) -> Iterator[Monitor]:
+        """Yield a QMP connection to a virtual machine; it serves one at a time."""
+        self.pid(host)
+        guest = self._guest(host)
+        if not guest:
+            raise LabError(f"{host} is no virtual machine: it has no monitor")
+        monitor = Monitor(f"{guest}/qmp")
+        try:
+            yield monitor
+        finally:
+            monitor.close()
 
     # The controller's side
 
@@ -194,6 +242,16 @@ class Lab:
 
     # What is behind it
 
+    def _listens(self, host: str, pid: int, about: dict[str, Any]) -> bool:
+        if self._guest(host):
+            return bool(pid) and listening.greets(self._warden(), about["address"], about["port"])
+        return listening.listens(pid, about["port"])
+
+    def _guest(self, host: str) -> str:
+        """Return the folder of a virtual machine's sockets, an empty string for other hosts."""
+        number = self._facts()["hosts"].get(host, {}).get("guest", 0)
+        return f"{self.folder}/guests/{number}" if number else ""
+
     def _warden(self) -> int:
         return warden.running(f"{self.folder}/warden")
 
@@ -222,7 +280,7 @@ class Lab:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock of all labs' folder, so that ups and downs do not meet."""
-        descriptor = _lock_labs()
+        descriptor = lock_labs()
         try:
             yield
         finally:
@@ -233,9 +291,10 @@ class Lab:
             finally:
                 os.close(descriptor)
 
-    def _make(self, topology: Topology, wanted: list[str], sshd_only: bool) -> None:
-        (self.folder / "hosts").mkdir(0o700)
-        (self.folder / "disk").mkdir(0o700)
+    def _make(self, topology: Topology, wanted: list[str], sshd_only: bool, backend: str) -> None:
+        machine = {} if backend == NETNS else virtual_machine()
+        for folder in ("hosts", "disk", "guests"):
+            (self.folder / folder).mkdir(0o700)
         connection = warden.start(str(self.folder))
         private, public = new_key()
         warden.write(f"{self.folder}/id_ed25519", private)
@@ -243,6 +302,8 @@ class Lab:
         root = "" if sshd_only else cgroups.root()
         facts = {
             "project": str(self.project),
+            "backend": backend,
+            "machine": machine,
             "cgroups": f"{root}/fleet-lab-{self.name}" if root else "",
             "hosts": {},
         }
@@ -274,12 +335,14 @@ class Lab:
             if cgroup:
                 os.makedirs(cgroup, exist_ok=True)
             keys = {"host_key": private, "authorized_key": authorized, "cgroup": cgroup}
-            hosts.append({**asdict(host), **keys})
+            hosts.append({**asdict(host), **keys, "machine": facts["machine"]})
             facts["hosts"][name] = {
                 "address": host.address,
                 "port": host.port,
                 "username": host.username,
                 "nics": [nic.name for nic in host.nics],
+                # The warden counts its hosts in the same way.
+                "guest": len(facts["hosts"]) + 1 if facts["machine"] else 0,
             }
             where = host.address if host.port == 22 else f"[{host.address}]:{host.port}"
             known.append(f"{where} {public}\n")
@@ -293,22 +356,9 @@ class Lab:
         ]
         order = {"op": "add", "hosts": hosts, "networks": networks}
         link = {"controller": topology.controller, "router": topology.router}
-        _ask(connection, {**order, **link})
+        ask(connection, {**order, **link})
         warden.write(f"{self.folder}/lab.json", json.dumps(facts))
-        self._write_ssh_config(facts)
-
-    def _write_ssh_config(self, facts: dict[str, Any]) -> None:
-        """Write what plain ssh needs, inside the controller's network: ssh -F ssh_config HOST."""
-        lines = [
-            f"Host {name}\n  HostName {about['address']}\n  Port {about['port']}\n"
-            f"  User {about['username']}\n"
-            for name, about in facts["hosts"].items()
-        ]
-        lines.append(
-            f"Host *\n  IdentityFile {self.folder}/id_ed25519\n  IdentitiesOnly yes\n"
-            f"  UserKnownHostsFile {self.folder}/known_hosts\n  StrictHostKeyChecking yes\n"
-        )
-        warden.write(f"{self.folder}/ssh_config", "".join(lines))
+        warden.write(f"{self.folder}/ssh_config", ssh_config(str(self.folder), facts["hosts"]))
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
@@ -319,12 +369,12 @@ class Lab:
 
     def _order(self, order: dict[str, Any]) -> None:
         with self._connected() as connection:
-            _ask(connection, order)
+            ask(connection, order)
 
     def _end(self) -> None:
         pid = self._warden()
         if pid:
-            _kill(pid)
+            end(pid)
         self._clear()
 
     def _clear(self) -> None:
@@ -336,52 +386,6 @@ class Lab:
             shutil.rmtree(self.folder)
 
 
-def _lock_labs() -> int:
-    """Lock the folder of all labs, made if need be; return what to close to let go of it."""
-    while True:
-        LABS.mkdir(0o700, exist_ok=True)
-        descriptor = os.open(LABS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # The last lab's end removes the folder: what was locked may be gone.
-        if _is_same(descriptor, LABS):
-            return descriptor
-        os.close(descriptor)
-
-
-def _is_same(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _ask(connection: socket.socket, order: dict[str, Any]) -> None:
-    connection.sendall(json.dumps(order).encode() + b"\n")
-    with connection.makefile("rb") as lines:
-        line = lines.readline()
-    if not line:
-        raise LabError("the lab ended while it was spoken to; bring it up again")
-    answer = json.loads(line)
-    if not answer["ok"]:
-        raise LabError(answer["error"])
-
-
-def _kill(pid: int) -> None:
-    """Kill a namespace's init and wait until the kernel has ended all that was in it."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        if not select.select([descriptor], [], [], _PATIENCE)[0]:
-            raise LabError(f"process {pid} does not end")
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
 def _need_root() -> None:
     if os.geteuid() != 0:
         raise LabError("a lab needs root: it makes namespaces; run fleet with sudo")
@@ -391,9 +395,3 @@ def _need_programs() -> None:
     for program, package in ((inside.SSHD, "openssh-server"), ("/usr/bin/nsenter", "util-linux")):
         if not os.path.exists(program):
             raise LabError(f"a lab needs {program}: apt-get install {package}")
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment of a command inside a host: a host's, not this machine's."""
-    kept = {name: os.environ[name] for name in ("TERM",) if name in os.environ}
-    return {"PATH": inside.PATH, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", **kept}

@@ -1,8 +1,12 @@
-"""Whether something listens on a TCP port of another process's network, without a connection."""
+"""Whether a host can be logged in to: something listens, or an sshd greets."""
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
+
+from fleet.lab.wires import Within
 
 #: include/net/tcp_states.h
 _LISTEN = "0A"
@@ -23,3 +27,21 @@ def listens(pid: int, port: int) -> bool:
             if state == _LISTEN and int(local.rpartition(":")[2], 16) == port:
                 return True
     return False
+
+
+def greets(pid: int, address: str, port: int) -> bool:
+    """Say whether an sshd greets on an address that a process's network leads to."""
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with (
+            Within(namespace),
+            socket.create_connection((address, port), timeout=5) as connection,
+        ):
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+    finally:
+        os.close(namespace)

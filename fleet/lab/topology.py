@@ -30,13 +30,17 @@ class LabError(UsageError):
 
 @dataclass(frozen=True)
 class Nic:
-    """A host's NIC: its name there, its MAC and the network that it is plugged into."""
+    """A host's NIC: its name there, its MAC and the network that it is plugged into.
+
+    ``model`` is what a lab of virtual machines emulates it as.
+    """
 
     name: str
     mac: str
     network: str
     addresses: tuple[str, ...] = ()
     gateway: str = ""
+    model: str = "virtio-net-pci"
 
 
 @dataclass(frozen=True)
@@ -139,11 +143,12 @@ def _add_host(
         switch = topology.networks.setdefault(where, Network(where))
         switch.gateways |= set(_gateways(network, uppers, subnets))
         mac = str(_dict(nics[nic].get("match")).get("macaddress") or _mac(name, nic))
+        model = _model(nic, nics[nic], hints)
         if nic == management:
             switch.gateways.add(f"{gateway}/{interface.network.prefixlen}")
-            made.append(Nic(nic, mac, where, (str(interface),), gateway))
+            made.append(Nic(nic, mac, where, (str(interface),), gateway, model))
         else:
-            made.append(Nic(nic, mac, where))
+            made.append(Nic(nic, mac, where, model=model))
     topology.hosts[name] = LabHost(
         name,
         address,
@@ -181,6 +186,13 @@ def _nic_names(network: dict[str, Any], hints: dict[str, Any]) -> dict[str, dict
     for name in extra if isinstance(extra, list) else ():
         nics.setdefault(str(name)[:_NAME], {})
     return nics or {"eth0": {}}
+
+
+def _model(nic: str, spec: dict[str, Any], hints: dict[str, Any]) -> str:
+    """Return what QEMU calls the NIC: one with VFs if the intent wants any, else a virtio one."""
+    named = _dict(hints.get("nic-models")).get(nic)
+    functions = spec.get("virtual-function-count")
+    return str(named or ("igb" if functions is not None else "virtio-net-pci"))
 
 
 def _management_nic(

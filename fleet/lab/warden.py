@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.lab import inside, linux
+from fleet.lab.vm import guest
 from fleet.lab.wires import SWITCH_MTU, Wires
 
 #: Hosts in the making at once: more than that only wait for the processors.
@@ -107,6 +108,7 @@ class Warden:
 
     def __init__(self, folder: str, own_pids: int, router: int) -> None:
         self.folder = folder
+        self._router_namespace = router
         self.hosts: dict[str, dict[str, Any]] = {}
         self._own_pids = own_pids
         self._router = Wires(router)
@@ -123,13 +125,22 @@ class Warden:
             for host in order["hosts"]:
                 host["number"] = len(self.hosts) + 1
                 self.hosts[host["name"]] = host
-                inside.write_disk(self._disk(host), host)
+                if host["machine"]:
+                    host["machine"]["guest"] = f"{self.folder}/guests/{host['number']}"
+                    guest.write_disk(self._disk(host), host)
+                else:
+                    inside.write_disk(self._disk(host), host)
             self._boot(order["hosts"])
         elif order["op"] == "boot":
             self._boot([self.hosts[name] for name in order["hosts"]])
         elif order["op"] == "unplug":
             for name in order["hosts"]:
                 self._unplug(name)
+        elif order["op"] == "cable":
+            nic = next(
+                each for each in self.hosts[order["host"]]["nics"] if each["name"] == order["nic"]
+            )
+            self._router.set_up(nic["port"], order["up"])
         return {"ok": True}
 
     def reap(self) -> None:
@@ -177,9 +188,16 @@ class Warden:
 
     def _fork(self, host: dict[str, Any]) -> Making:
         go, answer = os.pipe(), os.pipe()
+        first, host["booted"] = not host.get("booted"), True
+        if host["machine"]:
+            self._name_ports(host)
         linux.unshare(linux.NEWPID)
         pid = os.fork()
         if pid == 0:
+            if host["machine"]:
+                router = self._router_namespace
+                _keep_only(go[0], answer[1], router)
+                guest.become_guest(self._disk(host), host, router, first, go[0], answer[1])
             _keep_only(go[0], answer[1])
             inside.become_host(self._disk(host), host, go[0], answer[1])
         # The next child is to be init of a namespace of its own, not a child of this one's.
@@ -187,7 +205,8 @@ class Warden:
         os.close(go[0])
         os.close(answer[1])
         self._pids[pid] = host["name"]
-        return Making(host, pid, go[1], answer[0], time.monotonic() + PATIENCE)
+        patience = guest.PATIENCE if host["machine"] else PATIENCE
+        return Making(host, pid, go[1], answer[0], time.monotonic() + patience)
 
     def _advance(self, one: Making) -> bool:
         """Go on with a host after what it said; return whether it is up."""
@@ -213,20 +232,34 @@ class Warden:
         for port in self._ports.pop(name, []):
             self._router.delete(port)
 
-    def _plug_in(self, host: dict[str, Any], pid: int) -> None:
+    def _name_ports(self, host: dict[str, Any]) -> None:
         self._unplug(host["name"])
         self._count += 1
+        for nic in host["nics"]:
+            nic["port"] = f"p{self._count}-{nic['name']}"[:15]
+
+    def _plug_in(self, host: dict[str, Any], pid: int) -> None:
+        if host["machine"]:
+            for nic in host["nics"]:
+                # The guest's process made the taps; they go with it.
+                self._router.join(nic["port"], self._switches[nic["network"]], SWITCH_MTU)
+            return
+        self._name_ports(host)
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             for nic in host["nics"]:
-                port = f"p{self._count}-{nic['name']}"[:15]
                 switch = self._switches[nic["network"]]
-                self._ports.setdefault(host["name"], []).append(port)
+                self._ports.setdefault(host["name"], []).append(nic["port"])
                 self._router.make_cable(
-                    port, nic["name"], namespace, switch=switch, mac=nic["mac"], mtu=SWITCH_MTU
+                    nic["port"],
+                    nic["name"],
+                    namespace,
+                    switch=switch,
+                    mac=nic["mac"],
+                    mtu=SWITCH_MTU,
                 )
                 if host["daemons"]:
-                    self._router.complete_checksums(port)
+                    self._router.complete_checksums(nic["port"])
         except OSError as error:
             raise RuntimeError(f"{host['name']}: NIC {nic['name']}: {error}") from error
         finally:

@@ -83,6 +83,11 @@ class Wires:
         info = nest(_LINKINFO, pack_text(_KIND, "veth"), nest(_DATA, pack(_PEER, far)))
         self._make(message + info)
 
+    def join(self, name: str, switch: int, mtu: int) -> None:
+        """Make a device that is there a port of a switch, and set it up."""
+        message = _link(up=True) + pack_text(_IFNAME, name) + pack_u32(_MTU, mtu)
+        self._netlink.request(_NEWLINK, 0, message + pack_u32(_MASTER, switch))
+
     def delete(self, name: str) -> None:
         """Delete a device, if it is there."""
         try:
@@ -96,9 +101,10 @@ class Wires:
         _, payload = self._netlink.get(_GETLINK, _link() + pack_text(_IFNAME, name))[0]
         return int(struct.unpack_from("=i", payload, 4)[0])
 
-    def set_up(self, name: str) -> None:
-        """Set a device up."""
-        self._netlink.request(_NEWLINK, 0, _link(up=True) + pack_text(_IFNAME, name))
+    def set_up(self, name: str, up: bool = True) -> None:
+        """Set a device up, or down."""
+        message = struct.pack("=BxHiII", 0, 0, 0, int(up), 1)
+        self._netlink.request(_NEWLINK, 0, message + pack_text(_IFNAME, name))
 
     def add_address(self, device: str, text: str) -> None:
         """Give a device an address with its prefix; one that it has already is left as it is."""

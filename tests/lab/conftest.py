@@ -17,5 +17,5 @@ from world import World, opened
 def world(tmp_path: Path) -> Iterator[World]:
     """Two hypervisors of one rack, up in a lab of their own, as freshly installed."""
     with opened(tmp_path) as made:
-        made.lab.up()
+        made.up()
         yield made

@@ -83,6 +83,15 @@ def test_hints_win(tmp_path: Path) -> None:
     assert nic(made, "a", "eno2").gateway == "198.18.5.77"
 
 
+def test_what_a_machine_s_nics_are(tmp_path: Path) -> None:
+    """A NIC of which VFs are wanted is one that has them; the inventory may name another model."""
+    network = {"ethernets": {"eno1": {}, "eno2": {"virtual-function-count": 0}, "eno3": {}}}
+    lab = {"nic-models": {"eno3": "e1000e"}}
+    made = topology(tmp_path, a=host("198.18.5.9", network, lab=lab))
+    models = {each.name: each.model for each in made.hosts["a"].nics}
+    assert models == {"eno1": "virtio-net-pci", "eno2": "igb", "eno3": "e1000e"}
+
+
 def test_a_gateway_is_never_the_host_itself(tmp_path: Path) -> None:
     """Where nothing names a gateway it is the network's last address, or the one before."""
     made = topology(tmp_path, a={"hostname": "198.18.5.254"}, b={"hostname": "198.18.5.1"})

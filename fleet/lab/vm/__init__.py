@@ -1,0 +1,1 @@
+"""Lab hosts with a kernel of their own: QEMU guests of one built image."""

@@ -77,3 +77,14 @@ def test_traffic(host: Space) -> None:
         other.ip(f"addr add 198.18.9.2/24 dev m{other.name[-5:]}")
         assert one.pings("198.18.9.9")
         assert one.pings("198.18.9.2")
+
+
+def test_a_passthru_device_has_the_mac_it_is_given(host: Space) -> None:
+    """A new passthru device would have its lower device's; given one, both have that, and a way
+    back gives the lower device its own."""
+    pair = {"veth/e0": {"peer": "f0"}, "veth/f0": {"peer": "e0"}}
+    host.roll(pair)
+    wanted = {"link": "e0", "mode": "passthru", "macaddress": "02:aa:00:00:00:05"}
+    host.goes_back({**pair, "macvlan/mv0": wanted})
+    host.roll({**pair, "macvlan/mv0": wanted})
+    assert host.link("mv0")["address"] == "02:aa:00:00:00:05"

@@ -106,6 +106,8 @@ def picture(name: str) -> Any:
     for link in found["addresses"]:
         # The kernel's link-local address comes with a carrier, when that comes.
         link["addr_info"] = [a for a in link["addr_info"] if a["scope"] != "link"]
+        for item in link["addr_info"]:
+            item.pop("tentative", None)  # until nobody else has turned out to have it
     for family in ("routes4", "routes6"):
         kept = [r for r in found[family] if not str(r["dst"]).startswith(("fe80", "ff00"))]
         # The local route of an address, and its network's, wait for the carrier as well.

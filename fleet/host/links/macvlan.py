@@ -67,6 +67,10 @@ def apply(system: System, change: Change, kernel: str) -> None:
         lower = link_apply.index_of(system, change.after["link"])
         mode = {f"{kernel}_mode": change.after["mode"]}
         link_apply.make(system, change, kernel, link=lower, **mode)
+        if change.after["mode"] == "passthru" and change.after.get("macaddress"):
+            # macvlan_common_newlink(): a new passthru device has its lower device's, whatever
+            # it was given.
+            link_apply.set_link(system, change, address=change.after["macaddress"])
     elif change.what == "mode":
         link_apply.set_link(system, change, kind=kernel, **{f"{kernel}_mode": change.after})
     else:

@@ -67,11 +67,10 @@ def see_to_addresses(draft: Draft, moved: Iterable[str]) -> None:
     ``moved`` are those that go to another device.
     """
     gone = draft.gone()
-    back = {
-        (c.touches[0], text)
-        for c in draft.of("addresses")
-        for text in listed([c.after] if c.after else [])
-    }
+    back: set[tuple[str, str]] = set()
+    for change in draft.of("addresses"):
+        after = change.after if isinstance(change.after, (list, tuple)) else [change.after]
+        back |= {(change.touches[0], text) for text in listed(each for each in after if each)}
     specs = {entry.name: entry.spec for entry in draft.removals if entry.kind in registry.DEVICES}
     for device in gone:
         resource = draft.by_device.get(device)

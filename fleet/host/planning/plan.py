@@ -231,6 +231,7 @@ def _follow_up(draft: Draft) -> None:
     ports.merge_ports(draft)
     ports.pin_mac(draft)
     ports.keep_mtu(draft)
+    ports.wait_for_bridges(draft)
     moved = moves.move_addresses(draft)
     moves.check_management(draft)
     moves.restore_routes(draft, moved)

@@ -48,6 +48,7 @@ def keep_mtu(draft: Draft) -> None:
     observation = draft.observation
     set_already = {change.touches[0] for change in draft.of("mtu")}
     joining = draft.joining()
+    leaving = {c.touches[1]: c.touches[0] for c in draft.of("interfaces") if c.after is None}
     for device, resource in draft.by_device.items():
         wanted, link = draft.spec_of(device).get("mtu"), observation.links.get(device)
         if resource.kind != "bridge" or not wanted or link is None or device in set_already:
@@ -57,9 +58,10 @@ def keep_mtu(draft: Draft) -> None:
             [port for port in ports if port in set_already]
             + [port for port, bridge in joining.items() if bridge == device]
         )
-        if not changed:
+        left = sorted(port for port, bridge in leaving.items() if bridge == device)
+        if not changed and not left:
             continue
-        needs = [draft.token("device", device)]
+        needs = [draft.token("device", device), *(draft.token("unport", port) for port in left)]
         for port in changed:
             needs += [
                 draft.token("mtu-raised", port),
@@ -69,7 +71,19 @@ def keep_mtu(draft: Draft) -> None:
         draft.changes.append(
             Change(
                 draft.namespace, resource.kind, resource.name, "update", "mtu", wanted, wanted,
-                "none", (), f"stays when {', '.join(changed)} would change it",
+                "none", (), f"stays when {', '.join([*changed, *left])} would change it",
                 (), tuple(needs), (device,),
             )
         )  # fmt: skip
+
+
+def wait_for_bridges(draft: Draft) -> None:
+    """A forwarding entry, or a group, of a device that joins a bridge comes after it has joined."""
+    joining = draft.joining()
+    for change in list(draft.changes):
+        if change.kind not in ("fdb", "mdb") or change.after is None or not joining:
+            continue
+        ports = [device for device in change.touches if device in joining]
+        if ports:
+            needs = (draft.token("port", f"{joining[port]}/{port}") for port in ports)
+            draft.amend(change, requires=(*change.requires, *needs))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from fleet.host.reverting.differences import differences
-from fleet.host.reverting.restore_layers import restore_layers
+from fleet.host.reverting.restore_layers import restore_layers, take_groups
 from fleet.host.reverting.restore_links import fetch_devices, restore_links
 from fleet.host.reverting.restore_step import Step
 from fleet.host.reverting.snapshot import capture
@@ -109,6 +109,7 @@ def _pass(
         restore_switches(step)
         step.look()
     fetch_devices(step)
+    take_groups(step)
     restore_links(step)
     # Devices going down or away take addresses, routes and neighbours along: look again.
     restore_layers(Step(system, before, errors, root))

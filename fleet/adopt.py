@@ -99,7 +99,7 @@ def _sections(space: Mapping[str, Any], notes: list[str], where: str = "") -> Wo
             # Two kinds may share a section, told apart by a key.
             holder.setdefault(entry.section, {}).update(forms)
     _place_routes(network, space.get("routes") or (), own)
-    _place_rules(network, (resources.get("rule") or {}).values(), own)
+    place_rules(network, (resources.get("rule") or {}).values(), own)
     notes += [where + note for note in own]
     return {**({"network": network} if network else {}), **intent}
 
@@ -118,7 +118,7 @@ def _whole(data: Any) -> Any:
     return int(data) if isinstance(data, float) and data.is_integer() else data
 
 
-def _place_rules(network: Words, rules: Iterable[Words], notes: list[str]) -> None:
+def place_rules(network: Words, rules: Iterable[Words], notes: list[str]) -> None:
     """Put each policy rule under the device it is about, for netplan knows no other place."""
     for rule in sorted(rules, key=lambda rule: rule.get("priority") or 0):
         words = {key: value for key, value in rule.items() if key != "family"}

@@ -143,19 +143,28 @@ def _json(each: HostPlan | HostAudit, form: Callable[[Plan], dict[str, Any]]) ->
 
 def as_intent(resources: Mapping[str, Any]) -> dict[str, Any]:
     """Return observed resources, which come by kind, under the sections of an intent."""
+    from fleet.adopt import place_rules
     from fleet.host.registry import BY_NAME
 
     network: dict[str, Any] = {}
+    rules: list[Any] = []
     intent: dict[str, Any] = {"network": network}
     for kind, named in resources.items():
         entry = BY_NAME.get(kind)
         if entry is not None and entry.under == "network":
-            network[entry.section] = _plain(named)
+            # Two kinds may share a section.
+            network.setdefault(entry.section, {}).update(_plain(named))
+        elif kind == "rule":
+            rules = list(_plain(named).values())
         elif kind == "sysctl":
             intent["sysctl"] = {clean(k): v["value"] for k, v in _plain(named).items()}
         else:
             holder = intent.setdefault(entry.under, {}) if entry and entry.under else intent
             holder[entry.section if entry else clean(kind)] = _plain(named)
+    if rules and any(network.values()):
+        place_rules(network, rules, [])
+    elif rules:
+        network["routing-policy"] = rules
     return {section: found for section, found in intent.items() if found}
 
 

@@ -18,7 +18,7 @@ app = new_app()
     app,
     "run",
     """
-    fleet run facts --group rack3
+    fleet run observe --group rack3
     fleet run drain --host hv-r3-1 -- wait=300 force=false
     """,
 )

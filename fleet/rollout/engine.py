@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from fleet.errors import IntentError
+from fleet.errors import IntentError, UsageError
 from fleet.record.place import record_url, state_directory
 from fleet.rollout import controller
 from fleet.rollout.dial import Dial, SSHDial, override
@@ -264,10 +264,15 @@ class Engine:
     async def run_task(self, name: str, selection: Selection, **arguments: Any) -> AggregatedResult:
         """Run one of the project's tasks (``fleet run``) and return Nornir's result.
 
-        Raises UsageError for a name that neither the project's tasks/ nor the starter's have, and
-        IntentError where a host's state cannot be made.
+        Raises UsageError for a name that neither the project's tasks/ nor the starter's have, or
+        arguments that it does not take, and IntentError where a host's state cannot be made.
         """
-        self.tasks.find(name)
+        from inspect import signature
+
+        try:
+            signature(self.tasks.find(name)).bind(None, **arguments)
+        except TypeError as error:
+            raise UsageError(f"{name}: {error}") from error
         names = selection.names(self.inventory)
         self.parts(self.targets(names))
         self.shared.run = self.shared.transaction = controller.new_run()

@@ -43,7 +43,7 @@ async def confirm(
             waiting[name] = entry
         else:
             last = settle.ended(entry)
-            said = last.message or f"the transaction is {state}"
+            said = last.message or "it had ended so already"
             ends[name] = HostOutcome(name, words.OF_STATE.get(state, words.UNKNOWN), said)
     parts = _parts(engine, transaction, past, waiting, "applied")
     if parts:

@@ -316,6 +316,20 @@ def test_observe_prints_yaml_that_is_safe(engine: type[Engine], capsys: Any) -> 
     assert yaml.safe_load(out)["network"]["bridges"]["br0"]["mtu"] == 9000
     assert yaml.safe_load(out)["sysctl"] == {"net.ipv4.ip_forward": "1"}
     assert not set(out) & set("\x1b\u202e")
+    rule = {"family": "ipv4", "from": "10.0.0.0/24", "table": 100}
+    found = {
+        "bridge": {"br0": {"mtu": 1500}},
+        "openvswitch": {},
+        "rule": {"from 10.0.0.0/24": rule},
+    }
+    engine.answers["observe"] = Observed("hv-1", found)
+    policy = [{"from": "10.0.0.0/24", "table": 100}]
+    shown = yaml.safe_load(run(capsys, "observe", "hv-1")[1])
+    assert shown == {"network": {"bridges": {"br0": {"mtu": 1500, "routing-policy": policy}}}}
+    engine.answers["observe"] = Observed("hv-1", {"rule": found["rule"]})
+    assert yaml.safe_load(run(capsys, "observe", "hv-1")[1]) == {
+        "network": {"routing-policy": [rule]}
+    }
     engine.answers["observe"] = Observed("hv-1", {}, DOWN)
     assert run(capsys, "observe", "hv-1")[0] == 1
 

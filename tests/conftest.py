@@ -6,8 +6,12 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+# How long an example takes is the machine's business: it may be busy with something else.
+hypothesis.settings.register_profile("fleet", deadline=None)
+hypothesis.settings.load_profile("fleet")
 # Started in the background by a shell, a process ignores Ctrl-C, and so does what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

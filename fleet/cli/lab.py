@@ -48,6 +48,7 @@ class Backend(StrEnum):
 
     netns = "netns"
     vm = "vm"
+    vagrant = "vagrant"
 
 
 @command(
@@ -71,14 +72,15 @@ def up(
         Backend,
         typer.Option(
             envvar="FLEET_LAB_BACKEND",
-            help="netns: hosts of namespaces; vm: with a kernel of their own.",
+            help="netns: hosts of namespaces; vm: with a kernel of their own; vagrant: so too, by "
+            "Vagrant.",
         ),
     ] = Backend.netns,
 ) -> None:
     """Bring up one test host for each host of the inventory, under its name."""
     from fleet.cli.project import open_lab
 
-    chosen = open_lab(here.project, lab)
+    chosen = open_lab(here.project, lab, backend.value)
     names = chosen.up(hosts=hosts or None, sshd_only=sshd_only, backend=backend.value)
     number = len(names) if names is not None else len(hosts or ())
     said = f"{number} hosts are up" if number else "is up"
@@ -209,3 +211,56 @@ def plug(here: Here, host: HostArgument, nic: NicArgument, lab: NameOption = "la
 
     open_lab(here.project, lab).cable(host, nic, plugged=True)
     print(f"{host}: {nic} is plugged in")
+
+
+@command(
+    app,
+    "vagrant",
+    """
+    fleet lab vagrant -- halt hv-r3-1
+    fleet lab vagrant -- up hv-r3-1
+    """,
+)
+def vagrant(
+    here: Here,
+    words: Annotated[list[str], typer.Argument(metavar="-- WORD...", help="Vagrant's own words.")],
+    lab: NameOption = "lab",
+) -> int:
+    """Run Vagrant on the machines of a lab of --backend vagrant, and exit as it exits."""
+    from fleet.cli.project import open_lab
+    from fleet.lab.vagrant import VagrantLab
+
+    opened = open_lab(here.project, lab)
+    if not isinstance(opened, VagrantLab):
+        raise UsageError(f"lab {lab} is not Vagrant's: fleet lab up --backend vagrant makes one")
+    return opened.vagrant(words)
+
+
+@command(
+    app,
+    "topology",
+    """
+    fleet lab topology --json
+    """,
+)
+def topology(here: Here, as_json: JsonOption = False) -> None:
+    """Show what a lab of the inventory looks like: hosts, their NICs, and networks.
+
+    As JSON also the files that make a machine a host; vagrant/Vagrantfile is made of it.
+    """
+    from fleet.cli.project import project_path
+    from fleet.cli.say import print_json
+    from fleet.lab.plain import plain_topology
+    from fleet.report.text import clean, table
+
+    found = plain_topology(project_path(here.project))
+    if as_json:
+        print_json("lab topology", found["hosts"], 0, networks=found["networks"])
+        return
+    rows = [
+        [clean(name), clean(nic["name"]), clean(nic["mac"]), clean(nic["network"])]
+        for name, host in found["hosts"].items()
+        for nic in host["nics"]
+    ]
+    for line in table(rows):
+        print(line)

@@ -38,8 +38,8 @@ def open_project(named: Path | None) -> Project:
     return load_project(path)
 
 
-def open_lab(named: Path | None, lab: str) -> Lab:
-    """Return a lab of the project."""
-    from fleet.lab import Lab
+def open_lab(named: Path | None, lab: str, backend: str = "") -> Lab:
+    """Return a lab of the project; a backend says what one that is not up is to be."""
+    from fleet.lab import open_lab
 
-    return Lab(lab, project_path(named))
+    return open_lab(lab, project_path(named), backend)

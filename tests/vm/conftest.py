@@ -17,11 +17,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A boot takes a minute or two: leave these tests out unless their marker is named."""
     here = Path(__file__).parent
     asked = "vm" in str(config.option.markexpr)
+    every = "vm_all" in str(config.option.markexpr)
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker("vm")
             if not asked:
                 item.add_marker(pytest.mark.skip(reason="boots machines: ask for it with -m vm"))
+            elif not every and item.get_closest_marker("vm_all"):
+                item.add_marker(pytest.mark.skip(reason="takes long: make test-vm-all runs it"))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from machine import ADDRESS, GATEWAY, NETPLAN, NETWORKD, Machine, until
+from resets import files, fleets, reset_at, tried_out
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -39,25 +40,6 @@ FEW: dict[str, Any] = {
     "ethernets": {"eth0": ETH0},
     "bridges": {"br-mgmt": MANAGEMENT},
 }
-
-
-def files(machine: Machine) -> dict[str, str]:
-    """Return the manager's files by path: what the next boot reads, and what is tried out."""
-    out = machine.run(
-        "cd / && for f in etc/systemd/network/* run/systemd/network/* etc/netplan/* "
-        'run/netplan/*; do [ -f $f ] && echo "$f $(sha256sum < $f | cut -c1-16)"; done; true'
-    )
-    return dict(line.split() for line in out.splitlines())
-
-
-def fleets(machine: Machine) -> list[str]:
-    """Return fleet's own files among them."""
-    return [name for name in files(machine) if "-fleet" in name]
-
-
-def tried_out(machine: Machine) -> list[str]:
-    """Return what is tried out just now."""
-    return [name for name in fleets(machine) if name.startswith("run/")]
 
 
 def applied_at_boot(machine: Machine) -> list[str]:
@@ -152,10 +134,6 @@ def test_the_timer_puts_the_host_back_alone(machine: Machine) -> None:
 def test_a_hard_reset_leaves_before_or_after(machine: Machine, state: str, count: int) -> None:
     """Reset without warning in any state, the host comes up reachable, as it was before or as it
     was committed, never between; and the journal says which."""
-    machine.intend(FEW)
-    machine.roll(expect=None)
-    before, held = machine.picture(), fleets(machine)
-    boot = machine.boot_id()
     wanted = {
         **FEW,
         "virtual-ethernets": {"ve": {"peer": "vf"}, "vf": {"peer": "ve", "mtu": 1300}},
@@ -164,27 +142,7 @@ def test_a_hard_reset_leaves_before_or_after(machine: Machine, state: str, count
             "br9": {"interfaces": ["ve"], "parameters": {"stp": False, "forward-delay": 0}},
         },
     }
-    machine.intend(wanted)
-    machine.watch(state, count, "reset")
-    with machine.start("rollout", "--yes", "--confirm-timeout", "60") as rollout:
-        machine.await_boot(boot)
-        rollout.communicate(timeout=400)
-    last = machine.transactions()[-1]
-    assert last["terminal"], last
-    links = set(machine.picture()["links"])
-    if last["state"] == "COMMITTED":
-        assert state in ("APPLIED", "CONFIRMED", "PERSISTING")
-        assert links >= {"ve", "vf", "br9"}
-        assert machine.drift() == []
-    else:
-        assert last["state"] == "REVERTED", last
-        assert machine.picture() == before
-        assert fleets(machine) == held
-    assert tried_out(machine) == []
-    assert (
-        machine.run("find /etc /var/lib/fleet -name '*fleet-staged*' -o -name '*.fleet-before'")
-        == ""
-    )
+    reset_at(machine, FEW, wanted, state, count)
 
 
 def test_a_first_boot_that_reaches_nothing_goes_back(machine: Machine) -> None:

@@ -36,6 +36,18 @@ ifup -a
 
 def files(host: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
     """Return path → (mode, text) of what is a host's own, below its root."""
+    machine = f"{uuid.uuid5(uuid.NAMESPACE_DNS, host['name']).hex}\n"
+    return {
+        **{path: (0o644, text) for path, text in plain_files(host).items()},
+        "etc/machine-id": (0o444, machine),
+        "etc/ssh/sshd_config.d/lab.conf": (0o644, f"Port {host['port']}\n"),
+        "etc/ssh/ssh_host_ed25519_key": (0o600, host["host_key"]),
+        "root/.ssh/authorized_keys": (0o600, host["authorized_key"]),
+    }
+
+
+def plain_files(host: Mapping[str, Any]) -> dict[str, str]:
+    """Return path → text of what says a host's name, its NICs' names and its addresses."""
     name = host["name"]
     rules = [
         # Only a NIC has a parent device: what is made over it may have its address too.
@@ -44,14 +56,10 @@ def files(host: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
         for nic in host["nics"]
     ]
     return {
-        "etc/hostname": (0o644, f"{name}\n"),
-        "etc/hosts": (0o644, f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n"),
-        "etc/machine-id": (0o444, f"{uuid.uuid5(uuid.NAMESPACE_DNS, name).hex}\n"),
-        "etc/network/interfaces": (0o644, _interfaces(host)),
-        "etc/udev/rules.d/70-lab-nics.rules": (0o644, "".join(rules)),
-        "etc/ssh/sshd_config.d/lab.conf": (0o644, f"Port {host['port']}\n"),
-        "etc/ssh/ssh_host_ed25519_key": (0o600, host["host_key"]),
-        "root/.ssh/authorized_keys": (0o600, host["authorized_key"]),
+        "etc/hostname": f"{name}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n",
+        "etc/network/interfaces": _interfaces(host),
+        "etc/udev/rules.d/70-lab-nics.rules": "".join(rules),
     }
 
 

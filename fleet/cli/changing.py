@@ -123,7 +123,8 @@ def report(
     print(f"run {clean(run.id)}: {run_line(run.rows)}")
     if run.stopped:
         print(paint.changed(f"It stopped early: {clean(run.stopped, 400)}"))
-        print(f"To go on: {again or f'fleet rollout --resume {clean(run.id)}'}")
+        if any(row.outcome not in ("committed", "unchanged") for row in run.rows):
+            print(f"To go on: {again or f'fleet rollout --resume {clean(run.id)}'}")
         if not again and any(row.outcome == "committed" for row in run.rows):
             print(f"To go back: fleet revert {clean(run.id)}")
     if code == 5:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import typer
 
 #: A key at the left margin of a YAML file: every host, every group.
-_TOP_KEY = re.compile(r"""^(?:"([^"]+)"|'([^']+)'|([^\s#'"{}\[\]:][^:#]*?))\s*:(?:\s|$)""", re.M)
+_TOP_KEY = re.compile(r"""^(?:"([^"]+)"|'([^']+)'|([^\s#'"{}\[\]:][^:#\n]*?))\s*:(?:\s|$)""", re.M)
 LABS = Path("/run/fleet-lab")
 
 

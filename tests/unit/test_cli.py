@@ -244,7 +244,7 @@ def test_completion_of_names(tmp_path: Path) -> None:
     (inventory / "hosts.yaml").write_text(
         "---\n# hv-0:\nhv-1:\n  groups: [a]\n'hv-2': {}\n\"hv-3\": {}\nother: {}\n"
     )
-    (inventory / "groups.yaml").write_text("rack1: {}\nrack2:\n")
+    (inventory / "groups.yaml").write_text("---\nrack1: {}\nrack2:\n")
     (tasks / "mine.py").write_text("")
     (tasks / "_hidden.py").write_text("")
     assert complete("fleet ro") == ["rollout"]

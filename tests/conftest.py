@@ -15,6 +15,10 @@ hypothesis.settings.load_profile("fleet")
 # Started in the background by a shell, a process ignores Ctrl-C, and so does what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What an operator has exported for the program is not for what tests it.
+for name in ("FLEET_LAB", "FLEET_PROJECT", "FLEET_RECORD"):
+    os.environ.pop(name, None)
+
 #: Folders whose tests make namespaces, and their markers.
 ROOTED = {"kernel": "kernel", "lab": "lab"}
 

@@ -14,7 +14,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from nornir.core.exceptions import NornirSubTaskError
@@ -238,15 +238,33 @@ class AsyncioRunner:
         if _running() is loop:
             raise RuntimeError("on the loop itself await asyncio.to_thread(nornir.run, ...)")
         ended = threading.Event()
-        future = asyncio.run_coroutine_threadsafe(self._run(task, hosts, ended), loop)
-        try:
-            return future.result()
-        except BaseException:
-            if future.cancel():
-                ended.wait(GRACE + 1)
-            raise
+        running: list[asyncio.Task[AggregatedResult]] = []
 
-    async def _run(self, task: Task, hosts: list[Host], ended: threading.Event) -> AggregatedResult:
+        def begin() -> None:
+            running.append(loop.create_task(self._run(task, hosts)))
+            running[0].add_done_callback(lambda _: ended.set())
+
+        def cancel() -> None:
+            # The loop takes calls in their order: without a task begin() was never called.
+            if running:
+                running[0].cancel()
+            else:
+                ended.set()
+
+        try:
+            loop.call_soon_threadsafe(begin)
+            ended.wait()
+        except BaseException:
+            # Ctrl-C may come anywhere in here, and as soon as begin() is known to the loop.
+            loop.call_soon_threadsafe(cancel)
+            ended.wait(GRACE + 1)
+            raise
+        try:
+            return running[0].result()
+        except asyncio.CancelledError:
+            raise CancelledError from None
+
+    async def _run(self, task: Task, hosts: list[Host]) -> AggregatedResult:
         found: dict[str, MultiResult] = {}
         waiting = iter(hosts)
         count = max(1, min(self.num_workers, len(hosts)))
@@ -257,7 +275,6 @@ class AsyncioRunner:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            ended.set()
         results = AggregatedResult(task.name)
         for host in hosts:
             results[host.name] = found[host.name]

@@ -109,7 +109,7 @@ class Space:
 
     def settled(self) -> bool:
         """Say whether the kernel has worked out the state of every bridge and pair that is up."""
-        links = {link["ifname"]: link for link in self.json("link show up")}
+        links = {link["ifname"]: link for link in self.json("link show up") if link}
         kinds = {name: link.get("linkinfo", {}).get("info_kind") for name, link in links.items()}
         for name, link in links.items():
             if kinds[name] not in ("bridge", "bond", "veth", "vlan"):

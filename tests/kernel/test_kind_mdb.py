@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 from namespaces import Space, sh, space
 
+from fleet.host.reverting.restore import restore
+from fleet.host.reverting.snapshot import capture
+from fleet.host.transactions.prepare import scope_of
+
 
 @pytest.fixture
 def host() -> Iterator[Space]:
@@ -55,3 +59,19 @@ def test_adopt_release_and_revert(host: Space) -> None:
     assert groups(host) == ["239.1.1.7"]
     assert host.roll(BASE).changes == ()
     assert groups(host) == ["239.1.1.7"]
+
+
+def test_groups_go_before_their_bridge_is_down(host: Space) -> None:
+    """A bridge that intent brings up takes groups; a revert and a rollout end with it down."""
+    down = {**BASE, "bridge/br0": {**BASE["bridge/br0"], "activation_mode": "off"}}
+    host.roll(down)
+    taken = capture(host.system, scope_of(host.plan({**BASE, **listed("239.1.1.1")})))
+    ledger = host.ledger
+    host.roll({**BASE, **listed("239.1.1.1")})
+    assert groups(host) == ["239.1.1.1"]
+    assert restore(host.system, taken) == []
+    assert groups(host) == [] and "UP" not in host.json("link show br0")[0]["flags"]
+    host.ledger = ledger
+    host.roll({**BASE, **listed("239.1.1.1")})
+    host.roll(down)
+    assert groups(host) == [] and "UP" not in host.json("link show br0")[0]["flags"]

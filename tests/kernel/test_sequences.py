@@ -178,7 +178,8 @@ class Transaction:
         assert not [*left, *after.problems], said
 
     def revert(self) -> None:
-        assert restore(self.host.system, self.snapshot) == []
+        left = restore(self.host.system, self.snapshot)
+        assert left == [], str(left)
         self.host.ledger = self.ledger
         end = time.monotonic() + 6
         while (now := pictures(self.host)) != self.before and time.monotonic() < end:

@@ -70,8 +70,10 @@ def test_groups_go_before_their_bridge_is_down(host: Space) -> None:
     host.roll({**BASE, **listed("239.1.1.1")})
     assert groups(host) == ["239.1.1.1"]
     assert restore(host.system, taken) == []
-    assert groups(host) == [] and "UP" not in host.json("link show br0")[0]["flags"]
+    assert groups(host) == []
+    assert "UP" not in host.json("link show br0")[0]["flags"]
     host.ledger = ledger
     host.roll({**BASE, **listed("239.1.1.1")})
     host.roll(down)
-    assert groups(host) == [] and "UP" not in host.json("link show br0")[0]["flags"]
+    assert groups(host) == []
+    assert "UP" not in host.json("link show br0")[0]["flags"]

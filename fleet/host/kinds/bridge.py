@@ -10,11 +10,13 @@ from fleet.host.spec import ON_HOST, dashed, decode, encode, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
@@ -39,6 +41,14 @@ class BridgeParameters:
     #: Ours, in ip-link(8)'s words.
     multicast_snooping: bool | None = None
     group_fwd_mask: Uint16 | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what br_if.c does; the controller alone comes here."""
+        if self.group_fwd_mask and self.group_fwd_mask & GROUP_FWD_RESTRICTED:
+            raise ValueError(
+                f"group-fwd-mask {self.group_fwd_mask} has one of the lowest three bits: a bridge "
+                "never forwards STP's, pause and LACP's frames"
+            )
 
 
 @spec
@@ -70,6 +80,9 @@ class Bridge(Link):
 
 
 SPEC = Bridge
+
+#: net/bridge/br_private.h, BR_GROUPFWD_RESTRICTED.
+GROUP_FWD_RESTRICTED = 0x7
 
 #: net/bridge/br_device.c, br_dev_setup().
 DEFAULTS = {
@@ -376,6 +389,17 @@ def _settle_mtu(
             provides=(f"mtu-raised:{steps.device}",),
             requires=(*ports, *lower),
         )
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield the ports that br_add_if() refuses."""
+    for index, port in enumerate((resource.spec or {}).get("interfaces") or ()):
+        kind = facts.kind(facts.device(port))
+        if kind in ("tun", "macvtap", "loopback"):
+            yield facts.problem(
+                resource, f"interfaces[{index}]", "a device whose frames a bridge can take",
+                f"{port} is {facts.said(facts.device(port))}", f"take {port} out of interfaces",
+            )  # fmt: skip
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:

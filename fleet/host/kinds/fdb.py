@@ -12,12 +12,17 @@ from fleet.host.spec import ON_HOST, decode, encode, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
+
+    #: Where in an entry, what was expected, what is, and the remedy.
+    Said = Iterator[tuple[str, str, str, str]]
 
 if not ON_HOST:
     from fleet.host.fields import DeviceName, EthernetAddress, IPAddress, Uint16, VlanId
@@ -29,6 +34,8 @@ if not ON_HOST:
 NUD_NOARP, NUD_PERMANENT, NUD_REACHABLE = 0x40, 0x80, 0x02
 NTF_SELF, NTF_MASTER, NTF_EXT_LEARNED, NTF_OFFLOADED = 0x02, 0x04, 0x10, 0x20
 _ENOENT, _EOPNOTSUPP = 2, 95
+#: A VXLAN's entry for every address that has none.
+_DEFAULT = "00:00:00:00:00:00"
 
 
 @spec
@@ -46,6 +53,18 @@ class Forwarding:
     """The static entries of one device; entries that intent lacks are removed."""
 
     entries: tuple[ForwardingEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no device keeps; the controller alone comes here."""
+        seen: dict[tuple[str, int | None], str | None] = {}
+        for each in self.entries:
+            mac, place = each.macaddress, (each.macaddress, each.vlan)
+            if mac == _DEFAULT and not each.remote:
+                raise ValueError(f"{mac} stands for all other addresses, and only of a VXLAN")
+            several = mac == _DEFAULT or int(mac[:2], 16) & 1
+            if seen.setdefault(place, each.remote) != each.remote and not several:
+                # vxlan_fdb_update(): only what goes to many may have many peers.
+                raise ValueError(f"{mac} is at {seen[place]} and at {each.remote}: keep one")
 
 
 #: What the whole of a resource in intent is, where it is no mapping of the fields.
@@ -106,6 +125,55 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         if now.get(key) != wanted.get(key):
             _step(steps, now.get(key), wanted.get(key), observation)
     return steps.changes
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield what br_fdb_add() and vxlan_fdb_add() refuse."""
+    device = facts.device(resource.name)
+    for index, item in enumerate((resource.spec or {}).get("entries") or ()):
+        check = _unfit_remote if item.get("remote") else _unfit_port
+        for what, expected, actual, remedy in check(resource, facts, device, item):
+            yield facts.problem(resource, f"entries[{index}].{what}", expected, actual, remedy)
+
+
+def _unfit_remote(resource: Resource, facts: Facts, device: str, item: dict[str, Any]) -> Said:
+    kind, remote = facts.kind(device), item["remote"]
+    if kind not in (None, "tunnel"):
+        actual, remedy = f"{device} is {facts.said(device)}", "leave remote out, or name a tunnel"
+        yield "remote", "a VXLAN, for only those have peers", actual, remedy
+    spec, data = facts.spec(device), facts.link(device).get("data") or {}
+    other = spec.get("remote") or spec.get("local") or data.get("group") or data.get("local")
+    if other and (":" in str(other)) != (":" in remote):
+        remedy = "name a peer of the tunnel's own address family"
+        yield "remote", f"a peer of the family of {other}", remote, remedy
+
+
+def _unfit_port(resource: Resource, facts: Facts, device: str, item: dict[str, Any]) -> Said:
+    master, mac = facts.master(device), item["macaddress"]
+    if facts.kind(device) == "bridge":
+        remedy = f"write the entry under the port of {device} that leads there"
+        yield "macaddress", "a port of a bridge", f"{device} is a bridge", remedy
+        return
+    if master == "":
+        remedy = f"add {device} to the interfaces of a bridge"
+        remedy += ", or name the entry's remote" if facts.kind(device) == "tunnel" else ""
+        yield "macaddress", "a port of a bridge", f"{device} is no port", remedy
+    if not master:
+        return
+    filtering = (facts.link(master).get("data") or {}).get("vlan_filtering")
+    if item.get("vlan") and (filtering is False or facts.absent(master)):
+        yield "vlan", f"VLAN filtering on {master}", "it is off", "leave vlan out"
+    for name in (device, master):
+        if mac == (facts.spec(name).get("macaddress") or facts.link(name).get("mac")):
+            remedy = "leave the entry out: the bridge has one for it by itself"
+            yield "macaddress", "an address behind the port", f"{mac} is that of {name}", remedy
+    for other in facts.of("fdb"):
+        port = facts.device(other.name)
+        listed = (other.spec or {}).get("entries") or ()
+        same = any((e["macaddress"], e.get("vlan")) == (mac, item.get("vlan")) for e in listed)
+        if other.name < resource.name and same and facts.master(port) == master:
+            actual = f"fdb/{other.name} has it too, and both are ports of {master}"
+            yield "macaddress", f"{mac} at one port", actual, "take it off one of them"
 
 
 def _step(

@@ -9,11 +9,13 @@ from fleet.host.spec import ON_HOST, decode, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
@@ -51,6 +53,11 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return the changes that make a macvtap what its spec says."""
     return macvlan.diff(resource, entry, observation, decode(Macvtap, resource.spec), "macvtap")
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield what the kernel refuses of a macvtap."""
+    return macvlan.unfit(resource, facts)
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:

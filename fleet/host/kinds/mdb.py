@@ -11,11 +11,13 @@ from fleet.host.spec import ON_HOST, decode, encode, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
@@ -88,6 +90,32 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         if (key in wanted) != (key in now):
             _step(steps, now.get(key), wanted.get(key))
     return steps.changes
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield what br_mdb_add() refuses: a bridge that is down or does not snoop, what is no port."""
+    bridge = resource.name
+    if facts.kind(bridge) == "bridge" and facts.up(bridge) is False:
+        yield facts.problem(
+            resource, "entries", f"{bridge} up, for only then it takes groups", "it is down",
+            "bring it up, which leaving activation-mode out does, or take away the groups",
+        )  # fmt: skip
+    snoops = (facts.spec(bridge).get("parameters") or {}).get("multicast_snooping")
+    if snoops is None and facts.link(bridge):
+        snoops = facts.link(bridge)["data"].get("multicast_snooping")
+    if snoops is False:
+        yield facts.problem(
+            resource, "entries", f"multicast-snooping on {bridge}", "it is off",
+            "turn multicast-snooping on, or take the groups away",
+        )  # fmt: skip
+    for index, item in enumerate((resource.spec or {}).get("entries") or ()):
+        master = facts.master(facts.device(item["port"]))
+        if master is not None and master != bridge:
+            yield facts.problem(
+                resource, f"entries[{index}].port", f"{item['port']} as a port of {bridge}",
+                f"it is a port of {master}" if master else "it is no port",
+                f"add {item['port']} to the interfaces of {bridge}, or take the group away",
+            )  # fmt: skip
 
 
 def _step(steps: Steps, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:

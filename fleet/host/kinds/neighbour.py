@@ -12,11 +12,13 @@ from fleet.host.spec import ON_HOST, decode, encode, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
@@ -27,6 +29,8 @@ if not ON_HOST:
 
 #: include/uapi/linux/neighbour.h
 NUD_PERMANENT = 0x80
+#: RFC 8200, 5: with less the kernel turns IPv6 off.
+IPV6_MTU = 1280
 
 
 @spec
@@ -42,6 +46,15 @@ class Neighbours:
     """The permanent neighbours of one device; entries that intent lacks are removed."""
 
     entries: tuple[Neighbour, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse two places of one address; the controller alone comes here."""
+        seen: dict[str, str] = {}
+        for each in self.entries:
+            if seen.setdefault(each.address, each.macaddress) != each.macaddress:
+                raise ValueError(
+                    f"{each.address} is at {seen[each.address]} and at {each.macaddress}"
+                )
 
 
 #: What the whole of a resource in intent is, where it is no mapping of the fields.
@@ -84,6 +97,30 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         if before != after:
             _step(steps, address, before, after)
     return steps.changes
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield what makes the kernel refuse a neighbour, or forget it at once."""
+    device = facts.device(resource.name)
+    if facts.kind(device) == "tun":
+        yield facts.problem(
+            resource, "entries", "a device with MAC addresses", f"{device} is a tun",
+            "take the neighbours away: what leaves a tun is for whoever holds it",
+        )  # fmt: skip
+    if facts.up(device) is False:
+        yield facts.problem(
+            resource, "entries", f"{device} up, for a device that is down has no neighbours",
+            "it is down",
+            "bring it up, which leaving activation-mode out does, or take away the neighbours",
+        )  # fmt: skip
+    mtu = facts.mtu(device)
+    for index, item in enumerate((resource.spec or {}).get("entries") or ()):
+        if ":" in item["address"] and mtu is not None and mtu < IPV6_MTU:
+            yield facts.problem(
+                resource, f"entries[{index}].address",
+                f"an MTU of at least {IPV6_MTU} on {device}, for {item['address']}", str(mtu),
+                "raise its mtu or take the IPv6 neighbours away",
+            )  # fmt: skip
 
 
 def _step(steps: Steps, address: str, before: str | None, after: str | None) -> None:

@@ -31,8 +31,8 @@ if not ON_HOST:
         Bound,
         DevicePattern,
         PolicyName,
+        Port,
         Rate,
-        Uint16,
     )
 
     #: What a resource is called.
@@ -44,7 +44,12 @@ class Block:
     """Ports that nobody reaches on a guest."""
 
     protocol: Literal["tcp", "udp", "sctp"] = "tcp"
-    ports: tuple[Uint16, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a block of nothing; the controller alone comes here."""
+        if not self.ports:
+            raise ValueError("a block names ports")
 
 
 @spec
@@ -55,6 +60,11 @@ class Limit:
     bytes: Rate | None = None
     #: Packets, or bytes, that may pass at once.
     burst: Annotated[int, Bound(1, 4294967295)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a limit of nothing; the controller alone comes here."""
+        if not (self.packets or self.bytes):
+            raise ValueError("a limit names packets or bytes")
 
 
 @spec
@@ -76,6 +86,20 @@ class Policy:
     block: tuple[Block, ...] = ()
     limits: tuple[Limit, ...] = ()
     anti_spoofing: dict[DevicePattern, Identity] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what says nothing, and pairs that are none; the controller alone comes here."""
+        if not self.guests:
+            raise ValueError("guests names no port; leave it out for vnet* and tap*")
+        if not (self.isolate or self.allow or self.block or self.limits or self.anti_spoofing):
+            raise ValueError("name isolate, allow, block, limits or anti-spoofing")
+        for one, other in self.allow:
+            if _sort(one) != _sort(other):
+                raise ValueError(f"{one} and {other} are no pair: both by MAC, by IPv4 or by IPv6")
+            if one == other:
+                raise ValueError(f"{one} is no pair with itself")
+            if _is_mac(one) and (int(one[:2], 16) | int(other[:2], 16)) & 1:
+                raise ValueError(f"{one} and {other}: a group address is no guest's")
 
 
 SPEC = Policy
@@ -178,6 +202,10 @@ _ASKING = f"""chain {ASKING} {{
 
 def _is_mac(text: str) -> bool:
     return len(text) == 17 and text.count(":") == 5
+
+
+def _sort(text: str) -> str:
+    return "MAC" if _is_mac(text) else "IPv6" if ":" in text else "IPv4"
 
 
 def _place(mac: str) -> str:

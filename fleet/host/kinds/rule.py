@@ -46,6 +46,12 @@ class Rule:
         families = {"ipv6" if ":" in text else "ipv4" for text in texts}
         if len(families | ({self.family} if self.family else set())) > 1:
             raise ValueError("from, to and family are of different address families")
+        if "ipv6" not in families and self.family != "ipv6" and (self.type_of_service or 0) & ~0x1E:
+            # fib4_rule_configure(): the four bits of RFC 1349.
+            raise ValueError(
+                f"type-of-service {self.type_of_service} of an IPv4 rule is more than RFC 1349's "
+                "four bits: an even number up to 30"
+            )
 
 
 SPEC = Rule

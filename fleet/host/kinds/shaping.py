@@ -15,11 +15,13 @@ from fleet.host.spec import ON_HOST, decode, encode, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
 
     Words = dict[str, Any]
@@ -335,6 +337,21 @@ def _ingress_words(observation: Observation, device: str) -> Words | None:
     records = _side(observation, device, "ingress")
     found = (observe(observation, device) or {}).get("ingress")
     return found or ({"qdisc": _said(records)} if records else None)
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield a burst that is less than a frame of the MTU that intent gives the device."""
+    device = facts.device(resource.name)
+    mtu = facts.spec(device).get("mtu")
+    for what in ("egress", "ingress"):
+        limit = (resource.spec or {}).get(what)
+        if mtu and limit and shaped.limit_of(limit)[1] < mtu + ETH_HLEN:
+            yield facts.problem(
+                resource, f"{what}.burst",
+                f"a burst of at least {mtu + ETH_HLEN}b, one frame of {device}",
+                limit.get("burst") or f"{shaped.limit_of(limit)[1]}b",
+                "raise the burst: what is larger than it would never pass",
+            )  # fmt: skip
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:

@@ -28,6 +28,11 @@ class Tun(Link):
     group: Account | None = None
     multi_queue: bool | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what only a tap has; the controller alone comes here."""
+        if self.macaddress:
+            raise ValueError("a tun has no MAC address: leave macaddress out, or write it as a tap")
+
 
 SPEC = Tun
 

@@ -10,17 +10,19 @@ from fleet.host.spec import ON_HOST, dashed, decode, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
 
 if not ON_HOST:
     from typing import Annotated, Literal
 
-    from fleet.host.fields import Bound, DeviceName, IPAddress, Uint8, Uint16, Uint32
+    from fleet.host.fields import Bound, DeviceName, IPAddress, Port, Uint8, Uint32
 
 
 @spec
@@ -33,13 +35,35 @@ class Tunnel(Link):
     local: IPAddress | None = None
     remote: IPAddress | None = None
     #: RFC 7348; the kernel's own default is 8472, which is older than the RFC.
-    port: Uint16 = 4789
+    port: Port = 4789
     ttl: Uint8 | None = None
     type_of_service: Uint8 | None = None
     mac_learning: bool | None = None
-    ageing: Uint32 | None = None
+    ageing: Annotated[int, Bound(1, 4294967295)] | None = None
     limit: Uint32 | None = None
     arp_proxy: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what vxlan_config_validate() does; the controller alone comes here."""
+        ends = [end for end in (self.local, self.remote) if end]
+        if len({":" in end for end in ends}) > 1:
+            raise ValueError(f"local {self.local} and remote {self.remote} are of two families")
+        if self.local and _is_group(self.local):
+            raise ValueError(
+                f"local {self.local} is a multicast group: name an address of the host"
+            )
+        if self.remote in ("0.0.0.0", "::"):
+            raise ValueError(f"remote {self.remote} is nobody: leave it out, or name a peer")
+        if self.remote and _is_group(self.remote) and not self.link:
+            raise ValueError(f"remote {self.remote} is a multicast group: name the link it is on")
+
+
+def _is_group(address: str) -> bool:
+    return (
+        address.lower().startswith("ff")
+        if ":" in address
+        else 224 <= int(address.partition(".")[0]) < 240
+    )
 
 
 SPEC = Tunnel
@@ -80,9 +104,13 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
 
     six = ":" in str(form.get("remote") or form.get("local") or "")
     lower = observation.links.get(form.get("link", ""))
-    # vxlan_headroom(): outer IP, UDP and VXLAN headers and the inner Ethernet header.
-    mtu = lower["mtu"] - (70 if six else 50) if lower else 1500
+    mtu = lower["mtu"] - _headers(six) if lower else 1500
     return without(form, {"mtu": mtu, "mac-learning": True, "arp-proxy": False, "ageing": 300})
+
+
+def _headers(six: bool) -> int:
+    """vxlan_headroom(): outer IP, UDP and VXLAN headers and the inner Ethernet header."""
+    return 70 if six else 50
 
 
 def _now(data: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +145,40 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         now=now,
         lower=lower,
     )
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield an MTU that the kernel cuts, a number that another VXLAN has, a link that is none."""
+    spec, name = resource.spec or {}, resource.name
+    lower = facts.device(spec.get("link") or "")
+    if lower and (lower == name or facts.kind(lower) in ("loopback", "tun")):
+        yield facts.problem(
+            resource, "link", "a device that leads to the peers",
+            "it is this device itself" if lower == name else f"{lower} is {facts.said(lower)}",
+            "name the NIC or bridge that the peers are behind, or leave link out",
+        )  # fmt: skip
+        return
+    carried = facts.mtu(lower) if lower else None
+    six = ":" in str(spec.get("remote") or spec.get("local") or "")
+    if spec.get("mtu") and carried is not None and spec["mtu"] > carried - _headers(six):
+        most = carried - _headers(six)
+        yield facts.problem(
+            resource, "mtu",
+            f"an MTU of at most {most}, what the {carried} of {lower} leave of a frame",
+            str(spec["mtu"]), f"raise the mtu of {lower}, or name at most {most}",
+        )  # fmt: skip
+    # vxlan_vni_in_use(): one VXLAN for a number and port in a namespace.
+    own = (spec.get("id", 1), spec.get("port", 4789))
+    others = {n: (s.get("id", 1), s.get("port", 4789)) for n, s in facts.specs("tunnel")}
+    for other, link in facts.links():
+        if link["kind"] == "vxlan" and other not in others:
+            others[other] = (link["data"].get("id"), link["data"].get("port"))
+    for other, theirs in sorted(others.items()):
+        if theirs == own and other != name and (other < name or facts.link(other)):
+            yield facts.problem(
+                resource, "id", f"id {own[0]} at port {own[1]} for itself", f"{other} has both",
+                "give one of them another id or port",
+            )  # fmt: skip
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:

@@ -66,6 +66,19 @@ class Route:
         texts = [text for text in (self.to, self.via, self.from_) if text and text != "default"]
         if len({":" in text for text in texts}) > 1:
             raise ValueError(f"{' and '.join(texts)} are of different address families")
+        if not any(":" in text for text in texts):
+            self._check_ipv4()
+
+    def _check_ipv4(self) -> None:
+        """fib_props[] in net/ipv4/fib_semantics.c, and the largest values it keeps."""
+        least = {"local": ("host",), "broadcast": ("host", "link"), "anycast": ("host", "link")}
+        fitting = least.get(self.type or "", ("host", "link", "global"))
+        if self.scope and self.scope not in fitting:
+            raise ValueError(f"a route of type {self.type} has scope {' or '.join(fitting)}")
+        if self.via and self.scope in ("host", "link"):
+            raise ValueError(f"a route with a gateway has scope global, not {self.scope}")
+        if (self.advertised_mss or 0) > 65495 or (self.mtu or 0) > 65520:
+            raise ValueError("an IPv4 route keeps an mtu up to 65520, and an mss up to 65495")
 
 
 @spec

@@ -8,11 +8,13 @@ from fleet.host.links.virtual import diff_virtual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
 
 
@@ -57,6 +59,66 @@ def diff(
         now=now,
         lower=lower,
     )
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield what macvlan_common_newlink() and macvlan_change_mtu() refuse."""
+    spec, name = resource.spec or {}, resource.name
+    lower = facts.device(spec.get("link") or "")
+    for what, expected, actual, remedy in _unfit(spec, name, lower, facts):
+        yield facts.problem(resource, what, expected, actual, remedy)
+
+
+def _unfit(
+    spec: dict[str, Any], name: str, lower: str, facts: Facts
+) -> Iterator[tuple[str, str, str, str]]:
+    kind, master = facts.kind(lower), facts.master(lower)
+    if lower == name or kind in ("loopback", "tun", "macvlan", "macvtap"):
+        actual = "it is this device itself" if lower == name else f"{lower} is {facts.said(lower)}"
+        yield "link", "an Ethernet device that stands on no other", actual, "name a NIC or a bridge"
+        return
+    if master:
+        # netdev_rx_handler_register(): one handler takes what comes in.
+        actual, remedy = f"{lower} is a port of {master}", f"name {master} as link"
+        yield "link", f"{lower} as no port of a bridge", actual, remedy
+    if facts.kind(lower) == "bridge" and facts.master(name) == lower:
+        yield (
+            "link",
+            "a device that is not above this one",
+            f"{name} is a port of {lower}",
+            ("take it off the bridge"),
+        )
+    most = facts.mtu(lower)
+    if spec.get("mtu") and most is not None and spec["mtu"] > most:
+        remedy = f"raise the mtu of {lower}, or name at most {most}"
+        yield "mtu", f"an MTU of at most {most}, which {lower} has", str(spec["mtu"]), remedy
+    mac = spec.get("macaddress")
+    if mac and mac == (facts.spec(lower).get("macaddress") or facts.link(lower).get("mac")):
+        yield "macaddress", "an address of its own", f"{lower} has {mac} too", "name another"
+    yield from _alone(spec, name, lower, facts)
+
+
+def _alone(
+    spec: dict[str, Any], name: str, lower: str, facts: Facts
+) -> Iterator[tuple[str, str, str, str]]:
+    """One in passthru mode has its lower device, and that one's MAC address, for itself."""
+    modes = {
+        other: (each.get("mode") or "bridge")
+        for other, each in facts.specs("macvlan", "macvtap")
+        if facts.device(each.get("link") or "") == lower and other != name
+    }
+    for other, link in facts.links():
+        theirs = link["kind"] in ("macvlan", "macvtap") and link["link"] == lower
+        if theirs and other != name and not facts.spec(other):
+            modes[other] = str(link["data"].get("mode"))
+    passing = spec.get("mode") == "passthru"
+    for other, mode in sorted(modes.items()):
+        # Of two that are new, the one in passthru mode says so.
+        if passing or (mode == "passthru" and facts.link(other)):
+            actual = f"{other} is there too, in mode {mode}"
+            remedy = "name another link or mode for one of them"
+            yield "mode", f"{lower} for itself, as passthru has it", actual, remedy
+            return
 
 
 def apply(system: System, change: Change, kernel: str) -> None:

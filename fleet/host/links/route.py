@@ -61,7 +61,7 @@ def normal(route: Route) -> dict[str, Any]:
         "family": family,
         "to": whole(to),
         "via": ip.normal(route.via) if route.via else None,
-        "metric": _METRIC[family] if route.metric is None else route.metric,
+        "metric": route.metric or _METRIC[family],
         "table": route.table or MAIN,
         "type": route.type or "unicast",
         "scope": route.scope if family == 4 else None,

@@ -101,6 +101,9 @@ def _group(value: str) -> str:
     address = ipaddress.ip_address(_unscoped(value))
     if not address.is_multicast:
         raise ValueError(f"{value!r} is no multicast address")
+    # br_mdb_config_init(): what every port gets anyhow.
+    if str(address) == "ff02::1" or str(address).startswith("224.0.0."):
+        raise ValueError(f"{value!r} leaves by every port, whoever has joined it")
     return str(address)
 
 
@@ -138,9 +141,9 @@ def _controller(value: str) -> str:
 
 
 def _device_pattern(value: str) -> str:
-    return (
-        _device_name(value.rstrip("*") or "-") + "*" if value.endswith("*") else _device_name(value)
-    )
+    if value.strip("*"):
+        return _device_name(value.rstrip("*")) + "*" * value.endswith("*")
+    raise ValueError(f"{value!r} is not an interface name, or the start of one and *")
 
 
 def _address_or_mac(value: str) -> str:

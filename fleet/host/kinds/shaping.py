@@ -335,8 +335,9 @@ def _diff_ingress(steps: Steps, wanted: Words, known: bool, observation: Observa
 
 def _ingress_words(observation: Observation, device: str) -> Words | None:
     records = _side(observation, device, "ingress")
-    found = (observe(observation, device) or {}).get("ingress")
-    return found or ({"qdisc": _said(records)} if records else None)
+    return (observe(observation, device) or {}).get("ingress") or (
+        {"qdisc": _said(records)} if records else None
+    )
 
 
 def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
@@ -392,9 +393,6 @@ def _remove_ingress(steps: Steps, entry: Entry, observation: Observation) -> lis
     more = Steps(entry, ifb)
     more.add("ingress", {"ifb": ifb}, None, action=DELETE, requires=(done,))
     return more.changes
-
-
-# Making it so
 
 
 def apply(system: System, change: Change) -> None:

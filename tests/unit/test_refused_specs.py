@@ -37,10 +37,10 @@ REFUSED = {
     "network: {ethernets: {e: {routing-policy: [{from: 198.18.1.0/24, table: 5,"
     " type-of-service: 33}]}}}": "an even number up to 30",
     "network: {policies: {p: {isolate: true, guests: []}}}": "guests names no port",
-    "network: {policies: {p: {guests: ['tp*']}}}": "name isolate, allow, block, limits or anti-spoofing",
+    "network: {policies: {p: {guests: ['tp*']}}}": "name isolate, allow, block",
     "network: {policies: {p: {guests: ['*'], isolate: true}}}": "the start of one and *",
     "network: {policies: {p: {isolate: true, allow: [[198.18.1.1, '2001:2::1']]}}}": "are no pair",
-    "network: {policies: {p: {isolate: true, allow: [[198.18.1.1, 198.18.1.1]]}}}": "no pair with itself",
+    "network: {policies: {p: {isolate: true, allow: [[198.18.1.1, 198.18.1.1]]}}}": "with itself",
     "network: {policies: {p: {block: [{protocol: tcp}]}}}": "a block names ports",
     "network: {policies: {p: {block: [{protocol: tcp, ports: [0]}]}}}": "ports",
     "network: {policies: {p: {limits: [{burst: 5}]}}}": "a limit names packets or bytes",

@@ -14,7 +14,7 @@ import pytest
 import fleet.host
 from fleet.helper import bundle
 from fleet.host import helper, wire
-from fleet.host.transactions import recover
+from fleet.host.transactions import rehearsal
 
 #: The packages of the host's code, whose modules are imported by name.
 PACKAGES = {
@@ -167,9 +167,9 @@ def test_a_watchdog_knows_all_imports_of_the_way_back() -> None:
                 if isinstance(function, ast.FunctionDef):
                     late |= _imports(function)
     assert late - {"typing", "collections.abc"} <= {
-        *recover.NEEDED,
-        *recover.PROGRAMS,
-        *recover.SWITCHES,
+        *rehearsal.NEEDED,
+        *rehearsal.PROGRAMS,
+        *rehearsal.SWITCHES,
     }
 
 

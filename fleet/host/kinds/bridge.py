@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from fleet.host.change import CREATE, HostError
+from fleet.host.links.bridge_ports import (
+    PORT_DEFAULTS,
+    TOPOLOGY,
+    diff_flags,
+    diff_ports,
+    is_guest,
+    ports_of,
+)
 from fleet.host.links.link import Link
-from fleet.host.links.link_diff import delete_device, device_of, diff_link, mtu_tokens, observe_link
+from fleet.host.links.link_diff import delete_device, diff_link, mtu_tokens, observe_link
 from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, dashed, decode, encode, spec
 
@@ -89,14 +97,6 @@ DEFAULTS = {
     "stp": False, "priority": 32768, "forward_delay": 15.0, "hello_time": 2.0, "max_age": 20.0,
     "ageing_time": 300.0, "multicast_snooping": True, "group_fwd_mask": 0,
 }  # fmt: skip
-#: net/bridge/br_if.c, new_nbp(); the cost follows the port's speed and has no default to name.
-PORT_DEFAULTS = {
-    "isolated": False, "learning": True, "flood": True, "mcast_flood": True, "bcast_flood": True,
-    "hairpin": False, "guard": False, "root_block": False, "fastleave": False,
-    "neigh_suppress": False, "locked": False, "priority": 32,
-}  # fmt: skip
-#: What moves traffic to other ports, where STP runs.
-_TOPOLOGY = ("stp", "priority", "cost")
 
 
 def names(observation: Observation) -> list[str]:
@@ -133,7 +133,7 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
     def ours(port: str) -> bool:
         # An end whose other end is in a namespace with a name is an operator's as well.
         known = links[port]["kind"] == "veth" and observation.peer(links[port])[1]
-        return port in own or bool(known) or not _guest(observation, port)
+        return port in own or bool(known) or not is_guest(observation, port)
 
     ports = [port for port in form["interfaces"] if ours(port)]
     form = {**form, "interfaces": ports}
@@ -159,11 +159,6 @@ def _costs(speed: str) -> tuple[int, ...]:
     return (known[speed], 5) if speed == "1000" else (known[speed],)
 
 
-def ports_of(observation: Observation, name: str) -> list[str]:
-    """Return the names of a bridge's ports."""
-    return sorted(n for n, link in observation.links.items() if link["master"] == name)
-
-
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return the changes that make a bridge what its spec says."""
     wanted = decode(Bridge, resource.spec)
@@ -186,8 +181,9 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         steps.add("", None, made, action=CREATE, provides=(device,), requires=(absent,))
     else:
         _diff_parameters(steps, parameters, entry, link)
-    joining, leaving = _diff_ports(steps, wanted, entry, observation)
-    _diff_flags(steps, wanted, entry, observation, joining, leaving)
+    joining, leaving = diff_ports(steps, wanted.interfaces, entry, observation)
+    old = _flags(decode(Bridge, entry.spec)) if entry and entry.spec else {}
+    diff_flags(steps, _flags(wanted), old, entry, observation, joining, leaving)
     diff_link(steps, wanted, entry, observation)
     _settle_mtu(steps, wanted, link, joining, observation)
     return steps.changes
@@ -225,7 +221,7 @@ def _diff_parameters(
         if value is None or value == now:
             continue
         stp = bool(link["data"].get("stp"))
-        impact = "blip" if key == "stp" or (key in _TOPOLOGY and stp) else "none"
+        impact = "blip" if key == "stp" or (key in TOPOLOGY and stp) else "none"
         # STP refuses a delay that it was turned on with, and the other way round.
         order = {"forward_delay": ("delay", "off"), "stp": ("off" if not value else "on", "delay")}
         word, after = order.get(key, ("", ""))
@@ -246,67 +242,6 @@ def _before(key: str, value: Any, device: str, word: str, after: str) -> tuple[s
     return (f"stp-{after}:{device}",) if word and word != "off" else ()
 
 
-def _diff_ports(
-    steps: Steps, wanted: Bridge, entry: Entry | None, observation: Observation
-) -> tuple[dict[str, str], list[str]]:
-    """Add ports that join and leave; return both, those that join with intent's names too."""
-    bridge = steps.device
-    before = list((entry.spec or {}).get("interfaces") or ()) if entry else []
-    original = list((entry.before or {}).get("interfaces") or ()) if entry else []
-    named = {name: device_of(observation, name) for name in wanted.interfaces or ()}
-    joining: dict[str, str] = {}
-    leaving: list[str] = []
-    for name, device in named.items():
-        link = observation.links.get(device)
-        if link is not None and link["master"] == bridge:
-            continue
-        joining[name] = device
-        master = link["master"] if link else None
-        steps.add(
-            "interfaces",
-            {"interface": name, "master": master} if master else None,
-            name,
-            impact="blip" if link else "none",
-            reason=f"leaves {master}" if master else "",
-            provides=(f"port:{bridge}/{device}",),
-            requires=(f"device:{device}", f"unport:{device}"),
-            touches=(bridge, device, *((master,) if master else ())),
-        )
-    put = [device_of(observation, n) for n in before if n not in original]
-    for device in ports_of(observation, bridge):
-        ours = device in put
-        if device in named.values() or not (ours or wanted.interfaces is not None):
-            continue
-        # A veth that fleet itself made a port is no container's, wherever its other end is.
-        own = ours and observation.links[device]["kind"] == "veth"
-        if _guest(observation, device) and not own:
-            continue
-        leaving.append(device)
-        steps.add(
-            "interfaces",
-            device,
-            None,
-            impact="blip",
-            provides=(f"unport:{device}",),
-            touches=(bridge, device),
-        )
-    return joining, leaving
-
-
-def _guest(observation: Observation, device: str) -> bool:
-    """Say whether a port is a guest's or a container's, which are never detached.
-
-    drivers/net/tun.c: a tap has a carrier exactly while a process holds it, so the processes
-    are read only where one has none.
-    """
-    link = observation.links[device]
-    if link["kind"] == "veth":
-        return link.get("link_netnsid") is not None
-    if link["kind"] not in ("tun", "macvtap"):
-        return False
-    return bool(link["running"] or observation.holders.get(device))
-
-
 def _flags(wanted: Bridge) -> dict[str, dict[str, Any]]:
     """Return the named flags of every port; netplan's two mappings are flags of ports too."""
     flags: dict[str, dict[str, Any]] = {
@@ -317,55 +252,6 @@ def _flags(wanted: Bridge) -> dict[str, dict[str, Any]]:
         for port, value in (values or {}).items():
             flags.setdefault(port, {}).setdefault(key, value)
     return flags
-
-
-def _diff_flags(
-    steps: Steps,
-    wanted: Bridge,
-    entry: Entry | None,
-    observation: Observation,
-    joining: dict[str, str],
-    leaving: list[str],
-) -> None:
-    old = _flags(decode(Bridge, entry.spec)) if entry and entry.spec else {}
-    was = ((entry.before or {}).get("ports") or {}) if entry else {}
-    flags = _flags(wanted)
-    for port in sorted({*flags, *old}):
-        device = device_of(observation, port)
-        named = flags.get(port, {})
-        link = observation.links.get(device)
-        needs, touches = (f"port:{steps.device}/{device}",), (steps.device, device)
-        if port in joining:
-            if named:
-                after = {dashed(key): value for key, value in sorted(named.items())}
-                steps.add(f"ports.{port}", None, after, requires=needs, touches=touches)
-            continue
-        if link is None or link["master"] != steps.device or device in leaving:
-            if named:
-                raise HostError(
-                    steps.resource.key,
-                    f"{port} as a port",
-                    "no such port",
-                    f"add {port} to interfaces, or take its flags away",
-                    f"ports.{port}",
-                )
-            continue
-        for key in sorted({*named, *old.get(port, {})}):
-            value, now = named.get(key), (link["port"] or {}).get(key)
-            if value is None:
-                # No longer named: as it was before fleet, or as the kernel makes a port.
-                value = was.get(device, {}).get(dashed(key), PORT_DEFAULTS.get(key))
-            if value is None or value == now:
-                continue
-            moves = key in _TOPOLOGY and bool(observation.links[steps.device]["data"].get("stp"))
-            steps.add(
-                f"ports.{port}.{dashed(key)}",
-                now,
-                value,
-                impact="blip" if moves else "none",
-                requires=needs,
-                touches=touches,
-            )
 
 
 def _settle_mtu(

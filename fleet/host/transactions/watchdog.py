@@ -15,7 +15,8 @@ import time
 
 from fleet.host import wire
 from fleet.host.transactions import fence, files
-from fleet.host.transactions.recover import rehearse, settle
+from fleet.host.transactions.recover import settle
+from fleet.host.transactions.rehearsal import rehearse
 from fleet.host.transactions.transaction import Transaction
 
 TYPE_CHECKING = False

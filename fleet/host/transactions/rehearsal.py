@@ -1,0 +1,64 @@
+"""Before anything is armed: all that a revert needs is loaded, and its way gone once.
+
+A host whose disk or memory fails while it goes back has nothing left to load.
+"""
+
+from __future__ import annotations
+
+from fleet.host.transactions import fence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fleet.host.kernel.system import System
+
+#: What the way back imports where it stands: a watchdog has it in memory before it is armed.
+NEEDED = (
+    "array",
+    "errno",
+    "fcntl",
+    "sys",
+    "fleet.host.reverting.restore",
+    "fleet.host.reverting.restore_tap",
+    "fleet.host.reverting.restore_traffic",
+    "fleet.host.reverting.snapshot_parts",
+    "fleet.host.reverting.theirs",
+    "fleet.host.kernel.traffic",
+)
+#: And where it has to run programs: namespaces are made by ip(8), tables put back by nft(8).
+PROGRAMS = (
+    "subprocess",
+    "fleet.host.tables.ruleset",
+    "fleet.host.kernel.spaces",
+    "fleet.host.kernel.system",
+)
+#: And where Open vSwitch goes back too.
+SWITCHES = (
+    "_socket",
+    "subprocess",
+    "fleet.host.kernel.system",
+    "fleet.host.reverting.restore_switches",
+    "fleet.host.switches.forwarding",
+    "fleet.host.switches.groups",
+    "fleet.host.switches.meters",
+    "fleet.host.switches.openflow",
+    "fleet.host.switches.ovsdb",
+    "fleet.host.switches.picture",
+    "fleet.host.switches.operations",
+)
+
+
+def rehearse(system: System, snapshot: Any) -> None:
+    """Load all that a revert needs and go its way up to the first write; raises OSError."""
+    needs_programs = snapshot.get("namespaces") or snapshot.get("tables")
+    from fleet.host.reverting.differences import differences
+    from fleet.host.reverting.snapshot import capture
+    from fleet.host.reverting.snapshot_parts import has_switches
+
+    switches = SWITCHES if has_switches(snapshot["scope"]) else ()
+    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches):
+        __import__(name)
+
+    differences(snapshot, capture(system, snapshot["scope"], snapshot))
+    fence.members("", fence.identity(1))

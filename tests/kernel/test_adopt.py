@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypervisor import Hypervisor, applied, confirm, hypervisor
+from namespaces import until
 
 from fleet.adopt import adopted, text_of
 from fleet.intent.assemble import Assembler
@@ -125,11 +127,17 @@ def test_as_intent_is_lean_and_plans_to_nothing() -> None:
     assert intent["sysctl"] == {"net.ipv4.conf.all.rp_filter": "2"}
 
 
+def ports(host: Hypervisor) -> list[dict[str, Any]]:
+    return list(json.loads(host.sh("bridge", "-j", "link", "show")))
+
+
 def test_adopted_and_let_go() -> None:
     """Once it is committed and then taken out of the intent again, everything is as it was."""
     with hypervisor() as host:
         make(host)
         state = state_of(as_intent(host))
+        # Twice the forward delay after it is up, STP is through with a port.
+        until(lambda: not {"listening", "learning"} & {port["state"] for port in ports(host)})
         before = [host.kernel(), host.sh("nft", "list", "ruleset")]
         more = {"kind": "sysctl", "name": "net.ipv4.ip_forward", "spec": {"value": "1"}}
         for number, resources in enumerate(([*state["resources"], more], [more], []), 1):

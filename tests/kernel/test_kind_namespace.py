@@ -135,6 +135,7 @@ def test_reverts(host: Space, names: tuple[str, str]) -> None:
         return "fe80" in sh("ip", "-n", host.name, "-6", "addr", "show", "dev", name)
 
     until(lambda: addressed("br1") and addressed("br2"))
+    until(lambda: not any("tentative" in sh("ip", "-n", n, "-6", "addr") for n in names))
     inside(names[0]).run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     inside(names[0]).ip("link add m0 type veth peer name m1")
     inside(names[0]).run("nft", "add table ip other")

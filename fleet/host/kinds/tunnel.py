@@ -85,8 +85,12 @@ WORDS = {
 
 
 def names(observation: Observation) -> list[str]:
-    """Return the names of all VXLANs."""
-    return sorted(n for n, link in observation.links.items() if link["kind"] == "vxlan")
+    """Return the names of all VXLANs that have a number: one that is external takes any."""
+    return sorted(
+        name
+        for name, link in observation.links.items()
+        if link["kind"] == "vxlan" and link["data"].get("id") and not link["data"].get("external")
+    )
 
 
 def observe(observation: Observation, name: str) -> dict[str, Any] | None:

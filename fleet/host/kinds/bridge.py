@@ -12,7 +12,13 @@ from fleet.host.links.bridge_ports import (
     ports_of,
 )
 from fleet.host.links.link import Link
-from fleet.host.links.link_diff import delete_device, diff_link, mtu_tokens, observe_link
+from fleet.host.links.link_diff import (
+    delete_device,
+    diff_link,
+    mtu_tokens,
+    name_taken,
+    observe_link,
+)
 from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, dashed, decode, encode, spec
 
@@ -164,12 +170,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     wanted = decode(Bridge, resource.spec)
     link = observation.links.get(resource.name)
     if link is not None and link["kind"] != "bridge":
-        raise HostError(
-            resource.key,
-            "a bridge, or no device of this name",
-            f"a device of kind {link['kind'] or 'ethernet'}",
-            "give the bridge another name, or rename or delete the device",
-        )
+        raise name_taken(resource, link, "a bridge")
     steps = Steps(resource, resource.name)
     parameters = _parameters(wanted)
     _check_timers(resource, parameters, link)

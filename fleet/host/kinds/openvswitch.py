@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fleet.host.change import CREATE, DELETE, HostError
 from fleet.host.links.link import Link
-from fleet.host.links.link_diff import diff_link, observe_link
+from fleet.host.links.link_diff import diff_link, name_taken, observe_link
 from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, encode, spec
 from fleet.host.switches import openflow, picture
@@ -181,12 +181,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     now = _pictures(observation).get(name)
     link = observation.links.get(name)
     if now is None and link is not None:
-        raise HostError(
-            resource.key,
-            "a bridge of Open vSwitch, or no device of this name",
-            f"a device of kind {link['kind'] or 'ethernet'}",
-            "give the bridge another name, or delete the device",
-        )
+        raise name_taken(resource, link, "a bridge of Open vSwitch")
     wanted = decode(SwitchBridge, resource.spec)
     form = wanted_picture(name, encode(wanted))
     if now is None:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from fleet.host.change import Change
+    from fleet.host.change import Change, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.links.link import Link
     from fleet.host.planning.ledger import Entry
@@ -150,6 +150,16 @@ def observe_link(observation: Observation, device: str) -> dict[str, Any]:
     if routes:
         words["routes"] = routes
     return words
+
+
+def name_taken(resource: Resource, link: dict[str, Any], expected: str) -> HostError:
+    """Return the refusal of a name that a device of another kind has."""
+    return HostError(
+        resource.key,
+        f"{expected}, or no device of this name",
+        f"a device of kind {link['kind'] or 'ethernet'}",
+        f"give {resource.key} another name, or rename or delete the device",
+    )
 
 
 def delete_device(entry: Entry, observation: Observation) -> list[Change]:

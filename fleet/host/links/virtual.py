@@ -6,10 +6,10 @@ device can have; the rest is the same for all of them.
 
 from __future__ import annotations
 
-from fleet.host.change import CREATE, DELETE, HostError
+from fleet.host.change import CREATE, DELETE
 from fleet.host.links import address, route
 from fleet.host.links.link import Link
-from fleet.host.links.link_diff import DEFAULT_MTU, diff_link, leaves, observe_link
+from fleet.host.links.link_diff import DEFAULT_MTU, diff_link, leaves, name_taken, observe_link
 from fleet.host.links.steps import Steps
 from fleet.host.links.without import without
 from fleet.host.spec import decode, encode
@@ -47,12 +47,7 @@ def diff_virtual(
     name = resource.name
     link = observation.links.get(name)
     if link is not None and link["kind"] != kernel:
-        raise HostError(
-            resource.key,
-            f"a {kernel} device, or no device of this name",
-            f"a device of kind {link['kind'] or 'ethernet'}",
-            f"give {resource.key} another name, or delete the device",
-        )
+        raise name_taken(resource, link, f"a {kernel} device")
     steps = Steps(resource, name)
     differing = [key for key, value in fixed.items() if link and now.get(key) != value]
     if differing:

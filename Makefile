@@ -20,8 +20,10 @@ WORKERS := 2
 RUNS := 200
 SEQUENCES := 300
 SEED := 1
+INPUTS := 100000
+RACES := 202
 
-.PHONY: help setup demo test image test-vm-short test-vm test-vm-all unit lint faults sequences bench clean
+.PHONY: help setup demo test image test-vm-short test-vm test-vm-all unit lint faults races fuzz sequences bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -31,6 +33,8 @@ help:
 	@echo 'make unit    the tests that need neither root nor a namespace'
 	@echo 'make lint    ruff, mypy --strict, the layers'
 	@echo 'make faults RUNS=200 SEED=1   attack the transaction, print the figures'
+	@echo 'make races RACES=202   confirm against the deadline, 50 ms around it in steps of 1 ms'
+	@echo 'make fuzz INPUTS=100000 SEED=1   changed inputs for all that fleet reads'
 	@echo 'make sequences SEQUENCES=300 SEED=1   random intents in turn, and all the way back'
 	@echo 'make bench   fleet, Ansible, pyinfra and bare asyncssh on one job'
 
@@ -86,6 +90,12 @@ lint: setup
 
 faults: setup
 	$(SUDO) $(PYTHON) -m tests.faults --runs $(RUNS) --seed $(SEED)
+
+races: setup
+	$(SUDO) $(PYTHON) -m tests.faults --races $(RACES)
+
+fuzz: setup
+	$(PYTHON) -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 sequences: setup
 	$(SUDO) env FLEET_SEQUENCES=$(SEQUENCES) FLEET_SEED=$(SEED) $(PYTHON) -m pytest -q -s tests/kernel/test_sequences.py

@@ -71,7 +71,12 @@ def read(path: Path) -> Reviewed:
     document = _document(path)
     parts = ("revision", "made_at", "made_by", "hosts")
     body = {key: document[key] for key in parts if key in document}
-    if document.get("checksum") != _checksum(body):
+    try:
+        as_written = document.get("checksum") == _checksum(body)
+    except (ValueError, RecursionError):
+        # JSON has numbers that are read as infinite (1e999), and fleet writes none.
+        as_written = False
+    if not as_written:
         raise UsageError(f"{path} is not as fleet wrote it (its checksum differs); plan again")
     try:
         hosts = {
@@ -79,7 +84,7 @@ def read(path: Path) -> Reviewed:
             for name, said in body["hosts"].items()
         }
         return Reviewed(hosts, body["revision"], body["made_at"], body["made_by"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{path} lacks what a plan has ({error}); plan again") from error
 
 

@@ -15,6 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What a start makes, modules above all, lives as long as the program. Python's own threshold
     # of 700 has it looked through a hundred times: an eighth of the time to the first connect.
     gc.set_threshold(50_000)
+    # What it holds in memory, passwords of the inventory among it, is not for a core file.
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     from fleet.cli.program import run
 
     return run(arguments)

@@ -158,7 +158,7 @@ def _refuse(channel: Channel, message: str) -> None:
 
 def main(digest: str = "", system: System | None = None, paths: Paths | None = None) -> int:
     """Serve the controller at stdin and stdout; ``digest`` is the helper's own content hash."""
-    posix.umask(0o077)
+    _stay_private()
     # A prefix over everything a program of the host might be told by the login's environment.
     for name in list(posix.environ):
         if name.startswith((b"PYTHON", b"LD_")):
@@ -168,9 +168,17 @@ def main(digest: str = "", system: System | None = None, paths: Paths | None = N
     return serve(session, Channel())
 
 
+def _stay_private() -> None:
+    """Keep what fleet holds, in files and in memory, from everybody else: no core files."""
+    import resource
+
+    posix.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def unit_main(arguments: list[str]) -> int:
     """What a unit runs: ``recover [TRANSACTION | --at POINT]``, ``boot early | late | prove``."""
-    posix.umask(0o077)
+    _stay_private()
     if arguments[:1] == ["recover"]:
         from fleet.host.transactions.recover import main as recover
 

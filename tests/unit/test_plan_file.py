@@ -81,6 +81,16 @@ def test_what_is_no_plan_is_refused(file: Path, text: str) -> None:
         plan_file.read(file)
 
 
+def test_a_number_beyond_all_numbers_is_refused(file: Path) -> None:
+    """JSON has numbers that are read as infinite: a file with one is refused, no traceback."""
+    words = json.loads(file.read_text())
+    del words["made_at"]
+    file.write_text(json.dumps(words)[:-1] + ', "made_at": 1e999}')
+    file.chmod(0o600)
+    with pytest.raises(UsageError, match="checksum differs"):
+        plan_file.read(file)
+
+
 def test_a_later_version_is_named(file: Path) -> None:
     """A plan that a later fleet wrote is refused with both versions."""
     document = json.loads(file.read_text())

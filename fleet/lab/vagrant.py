@@ -115,7 +115,8 @@ class VagrantLab(Lab):
         state.mkdir(0o700, parents=True)
         private, public = new_key()
         warden.write(f"{self.folder}/id_ed25519", private)
-        warden.write(f"{self.folder}/id_ed25519.pub", f"{public} fleet-lab-{self.name}\n")
+        # Not below /run: in the lab's mount namespace that is libvirt's alone.
+        warden.write(f"{state}/key.pub", f"{public} fleet-lab-{self.name}\n")
         facts: dict[str, Any] = {
             "project": str(self.project), "backend": BACKEND, "driver": driver, "state": str(state),
             "hosts": {},
@@ -196,7 +197,7 @@ class VagrantLab(Lab):
             "VAGRANT_DEFAULT_PROVIDER": "libvirt", "VAGRANT_CHECKPOINT_DISABLE": "1",
             "FLEET": str(_VAGRANT.parent / ".venv" / "bin" / "fleet"),
             "FLEET_PROJECT": facts["project"], "FLEET_DRIVER": facts["driver"],
-            "FLEET_PUBLIC_KEY": f"{self.folder}/id_ed25519.pub",
+            "FLEET_PUBLIC_KEY": f"{facts['state']}/key.pub",
         }  # fmt: skip
 
     def _ssh(self, host: str, argv: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo 'make setup   Debian packages, .venv/ and the locked Python packages, no more'
 	@echo 'make image   the test host image, as a disk and as a Vagrant box; once, then cached'
-	@echo 'make test-vm-short   of make test-vm what .ci/run runs; make test-vm-all: all, for hours'
+	@echo 'make test-vm-short   the lab of machines and the main job on it; make test-vm-all: all, for hours'
 	@echo 'make unit    the tests that need neither root nor a namespace'
 	@echo 'make lint    ruff, mypy --strict, the layers'
 	@echo 'make faults RUNS=200 SEED=1   attack the transaction, print the figures'
@@ -66,8 +66,7 @@ MORE_JOBS := tests/lab/test_main_job.py tests/lab/test_way_back.py tests/lab/tes
 ON_MACHINES := $(SUDO) env FLEET_LAB_BACKEND=vm $(PYTHON) -m pytest -q -p no:xdist --durations=0 -o timeout=900
 
 test-vm-short: setup image
-	$(ON_MACHINES) $(MAIN_JOB)
-	$(VM_TESTS) -m vm tests/vm/test_lasting_through_boots.py -k 'networkd_brings or APPLYING'
+	$(ON_MACHINES) $(MAIN_JOB) tests/lab/test_cables.py
 
 test-vm: setup image
 	$(ON_MACHINES) $(MAIN_JOB) tests/lab/test_cables.py

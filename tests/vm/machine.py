@@ -45,6 +45,8 @@ DATA: dict[str, Any] = {
 }
 #: Seconds from power on to ssh, without KVM on a machine that others use as well.
 BOOT = 400.0
+#: Seconds to confirm in: emulated, on a machine that does other things too, changes take long.
+DEADLINE = 240
 #: Run on the host: waits for a state in the journal of a new transaction, then acts.
 WATCH = """\
 import glob, os, signal, subprocess, sys, time
@@ -375,7 +377,7 @@ class Machine:
         assert expect is None or process.returncode == expect, (words, process.returncode, out, err)
         return out
 
-    def roll(self, expect: int | None = 0, deadline: int = 60) -> str:
+    def roll(self, expect: int | None = 0, deadline: int = DEADLINE) -> str:
         """Roll out without asking."""
         return self.fleet("rollout", "--yes", "--confirm-timeout", str(deadline), expect=expect)
 

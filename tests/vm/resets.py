@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from machine import Machine
+from machine import DEADLINE, Machine
 
 #: The states of which a host may come up as it was committed.
 _FORWARD = ("APPLIED", "CONFIRMED", "PERSISTING", "COMMITTED")
@@ -40,7 +40,7 @@ def reset_at(
     boot = machine.boot_id()
     machine.intend(wanted)
     machine.watch(state, count, "reset")
-    with machine.start("rollout", "--yes", "--confirm-timeout", "60") as rollout:
+    with machine.start("rollout", "--yes", "--confirm-timeout", str(DEADLINE)) as rollout:
         machine.await_boot(boot)
         rollout.communicate(timeout=400)
     last = machine.transactions()[-1]

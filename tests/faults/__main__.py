@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -86,7 +87,7 @@ def main() -> int:
     if words.only is not None:
         left = [words.only]
     end = time.monotonic() + words.seconds if words.seconds else float("inf")
-    shown = time.monotonic()
+    shown, undone = time.monotonic(), 0
     with keys() as made, ThreadPoolExecutor(words.jobs) as pool, open(path, "a") as state:
         references = References(made)
         running: dict[Future[Result], int] = {}
@@ -101,7 +102,13 @@ def main() -> int:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 index = running.pop(future)
-                result = future.result()
+                try:
+                    result = future.result()
+                except (AssertionError, OSError, subprocess.SubprocessError) as error:
+                    # The machine, not the host: the next call runs it again.
+                    print(f"run {index} was not carried out: {str(error)[:200]}", flush=True)
+                    undone += 1
+                    continue
                 line = {"seed": words.seed, "index": index, **asdict(result)}
                 done[index] = line
                 if words.only is None:
@@ -115,7 +122,7 @@ def main() -> int:
                 print(f"{len(done)} of {words.runs} runs", file=sys.stderr, flush=True)
     text, good = last_line(done)
     print(text)
-    return 0 if good else 1
+    return 0 if good and not undone else 1
 
 
 if __name__ == "__main__":

@@ -292,8 +292,9 @@ class Striker:
         self.world.sh(script, check=what not in TAKES)
         # Intent names a device's addresses: one that the plan shows as going may go.
         shown = self.fault.place in UNPLANNED and what in scenario.exclusive
-        if look and not shown:
-            self.theirs.append((look, word, away))
+        if look:
+            # With no word to look for, it may be there or not.
+            self.theirs.append((look, "" if shown else word, away))
 
     def lost(self) -> list[str]:
         """Return the hand changes that are gone, and take the rest away again."""

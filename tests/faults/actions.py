@@ -142,6 +142,12 @@ class Striker:
         if self.main is not None:
             self.main.vanish()
 
+    def _half_open(self) -> None:
+        """The controller's machine loses its power: nothing is said any more, nothing closed."""
+        self.dead = True
+        if self.main is not None:
+            self.main.silent = True
+
     def _twice(self) -> None:
         """The network, or somebody with the channel, says the last message once more."""
         if self.main is not None and self.main.last:

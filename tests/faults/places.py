@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 
 from fleet.host.transactions import crash
 
@@ -27,6 +30,7 @@ PROCESS = (
     "kill", "kill-watchdog", "kill-watchdogs", "kill-helper-and-watchdog", "kill-everything",
     "stop", "stop-watchdog", "stop-watchdogs", "cut", "kill-controller",
     "kill-controller-and-helper", "kill-controller-and-watchdog", "kill-controller-and-watchdogs",
+    "half-open",
 )  # fmt: skip
 AROUND = (
     "block-new", "block-all", "second-controller", "second-controller-other", "fill", "cut-journal",
@@ -103,7 +107,30 @@ def _confirms(place: str, dice: random.Random) -> bool:
 
 def draw(seed: int, index: int) -> Fault:
     """Return the fault of a run: the same for the same seed and index, always."""
-    dice = random.Random(f"{seed}/{index}")
+    made, source = _sequence(seed)
+    while len(made) <= index:
+        made.append(next(source))
+    return made[index]
+
+
+@lru_cache(maxsize=4)
+def _sequence(seed: int) -> tuple[list[Fault], Iterator[Fault]]:
+    return [], _unlike(seed)
+
+
+def _unlike(seed: int) -> Iterator[Fault]:
+    """Yield the faults of a seed: no kill point twice, as long as chance still finds new ones."""
+    seen: set[str] = set()
+    for index in count():
+        for attempt in range(20):
+            fault = _throw(random.Random(f"{seed}/{index}/{attempt}"))
+            if fault.point not in seen:
+                break
+        seen.add(fault.point)
+        yield fault
+
+
+def _throw(dice: random.Random) -> Fault:
     scenario = dice.choice(sorted(SCENARIOS))
     number = dice.randrange(1 << 30)
     if dice.random() < 0.3:

@@ -163,6 +163,8 @@ class Helper:
         self._out, self._read = out, b""
         self._number, self.last = 0, b""
         self.open, self.vanished = True, False
+        #: Neither heard nor answered any more, and never closed: a half-open connection.
+        self.silent = False
 
     def call(
         self,
@@ -191,7 +193,7 @@ class Helper:
     def write(self, data: bytes) -> None:
         """Send raw bytes; raises EOFError where nobody takes them."""
         try:
-            if not self.open:
+            if not self.open or self.silent:
                 raise OSError
             os.write(self._in, data)
         except OSError:
@@ -216,7 +218,7 @@ class Helper:
         while True:
             if self.vanished:
                 self.close()
-            if self._out < 0:
+            if self._out < 0 or self.silent:
                 raise EOFError("the controller is dead")
             left = end - time.monotonic()
             if select.select([self._out], [], [], max(0.0, min(left, 0.02)))[0]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -88,12 +90,14 @@ def main() -> int:
         left = [words.only]
     end = time.monotonic() + words.seconds if words.seconds else float("inf")
     shown, undone = time.monotonic(), 0
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())  # finish what runs, start nothing more
     with keys() as made, ThreadPoolExecutor(words.jobs) as pool, open(path, "a") as state:
         references = References(made)
         running: dict[Future[Result], int] = {}
         waiting = iter(left)
         while True:
-            while len(running) < words.jobs and time.monotonic() < end:
+            while len(running) < words.jobs and time.monotonic() < end and not asked.is_set():
                 index = next(waiting, None)
                 if index is None:
                     break

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .places import TAKES, Fault
 from .scenarios import SCENARIOS
-from .world import Helper, HelperFailed, World
+from .world import OPEN_VSWITCH, Helper, HelperFailed, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,8 @@ class Striker:
         #: Hand changes: what to look for afterwards, and how to take it away again.
         self.theirs: list[tuple[str, str, str]] = []
         self.problems: list[str] = []
+        #: What starts a killed daemon again.
+        self.daemon: threading.Timer | None = None
         self.main: Helper | None = None
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(f"/proc/{world.pid}/root/run/faults")
@@ -52,6 +54,8 @@ class Striker:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        if self.daemon is not None:
+            self.daemon.join(10)
         self._thread.join(10)
 
     def _serve(self) -> None:
@@ -99,6 +103,9 @@ class Striker:
         return dogs if word.endswith("watchdogs") else dogs[:1]
 
     def _kill(self, pid: int, word: str) -> None:
+        if word in OPEN_VSWITCH:
+            self._kill_daemon(word)
+            return
         if word == "":
             chosen = [pid]
         elif word == "helper-and-watchdog":
@@ -117,6 +124,12 @@ class Striker:
         for each in chosen:
             with suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
+
+    def _kill_daemon(self, name: str) -> None:
+        """Kill a part of Open vSwitch; PID 1 starts it again after half a second."""
+        self.world.kill_daemon(name)
+        self.daemon = threading.Timer(0.5, self.world.start_daemon, [name])
+        self.daemon.start()
 
     def _stop(self, pids: list[int]) -> None:
         for pid in pids:

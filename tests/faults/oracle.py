@@ -26,6 +26,23 @@ for space in $(ls -A /run/netns); do
   ip netns exec $space sh -c 'nft list ruleset; sysctl net.ipv4.ip_forward'
 done
 """
+#: What operators set in Open vSwitch, by names: no row numbers, no state of the moment.
+_SWITCH = r"""
+echo '#switch'
+columns() { ovs-vsctl --timeout=5 -f csv -d bare --no-headings --columns=$2 list $1 | sort; }
+columns Bridge name,datapath_type,fail_mode,external_ids,other_config,stp_enable,rstp_enable
+columns Port name,tag,trunks,vlan_mode,external_ids,other_config
+columns Interface name,type,options,external_ids,other_config
+for bridge in $(ovs-vsctl --timeout=5 list-br | sort); do
+  echo $bridge; ovs-vsctl --timeout=5 list-ports $bridge
+done
+"""
+_FLOWS = r"""
+echo '#flows'
+for bridge in $(ovs-vsctl --timeout=5 list-br | sort); do
+  echo $bridge; ovs-ofctl --no-stats dump-flows $bridge | grep actions= | sort
+done
+"""
 #: What passes by itself, or tells one host of two with the same configuration from the other.
 _NOISE = {
     "ifindex", "valid_life_time", "preferred_life_time", "hello_timer", "tcn_timer",
@@ -47,15 +64,22 @@ def _clean(value: Any) -> Any:
 def picture(world: World) -> dict[str, Any]:
     """Return everything about a host that a plan or a revert could change, sorted."""
     found: dict[str, Any] = {}
-    for part in ("#addresses\n" + world.sh(_SCRIPT)).split("\n#"):
+    script = _SCRIPT + (_SWITCH + _FLOWS if (world.root / "run/openvswitch").exists() else "")
+    for part in ("#addresses\n" + world.sh(script)).split("\n#"):
         name, _, text = part.lstrip("#").partition("\n")
-        if name in ("nft", "sysctls", "files", "spaces"):
+        if name in ("nft", "sysctls", "files", "spaces", "switch", "flows"):
             lines = [re.sub(r" +$", "", line) for line in text.splitlines() if line.strip()]
             found[name] = lines
             continue
         items = [
             item for line in text.splitlines() if line.startswith("[") for item in json.loads(line)
         ]
+        # The switch's own device has another address each time that it starts.
+        items = [item for item in items if item.get("ifname") != "ovs-netdev"]
+        for item in items:
+            # A tap that is opened anew is UP, or UNKNOWN: its flags say whether it is.
+            if item.get("linkinfo", {}).get("info_kind") == "tun":
+                item.pop("operstate", None)
         if name == "fdb":
             items = [item for item in items if item.get("state") in ("permanent", "static")]
         if name in ("4", "6"):

@@ -145,8 +145,11 @@ def _throw(dice: random.Random) -> Fault:
         own = _raises(place)
         named = SCENARIOS[scenario].named and place.startswith("apply.")
         takes = tuple(f"hand-{word}" for word in TAKES) if named else ()
+        daemons = ("kill-ovsdb", "kill-vswitchd") if SCENARIOS[scenario].switch else ()
         again = ("twice",) if place.startswith("message.") else ()
-        group = dice.choice([PROCESS, AROUND, *(each for each in (own, takes, again) if each)])
+        group = dice.choice(
+            [PROCESS, AROUND, *(each for each in (own, takes, again, daemons) if each)]
+        )
         action = dice.choice(group)
         if action in takes:
             return Fault(scenario, place, action, number, confirms=False)

@@ -60,12 +60,16 @@ class Scenario:
     committed: dict[str, Any] | None = None
     #: The controller is on the host's own link, behind no router.
     on_link: bool = False
+    #: The host has Open vSwitch, whose processes may be killed.
+    switch: bool = False
 
     def begin(self, world: World) -> None:
         """Make a world what it is before the plan."""
         world.batch(FOREIGN + self.before)
         (world.root / "etc/sysctl.d/50-foreign.conf").write_text("net.ipv4.tcp_syncookies = 1\n")
         world.sh(f"nft '{FOREIGN_TABLE}'; {self.script}")
+        if self.switch:
+            world.start_switch()
         if self.on_link:
             world.controller = world.router
         if self.prepare:
@@ -133,6 +137,30 @@ def _guests(world: World) -> None:
         )
     ends = "\n".join(f"link set guest{number} up" for number in range(2, 20))
     world.batch(ends, world.router)
+
+
+def _switch(world: World) -> None:
+    """A bridge of somebody's, one that is adopted, and flows by hand in both."""
+    lines = []
+    for number in range(3):
+        lines += [
+            f"link add sw{number} address 02:00:00:00:06:{number:02x} type veth "
+            f"peer name wire{number} netns {world.router}",
+            f"link set sw{number} up",
+        ]
+    world.batch("\n".join(lines))
+    world.batch("\n".join(f"link set wire{number} up" for number in range(3)), world.router)
+    world.sh("""
+        ovs-vsctl --timeout=5 \
+          -- add-br ovs0 -- set bridge ovs0 datapath_type=netdev fail_mode=secure \
+             other_config:hwaddr=02:00:00:00:06:f0 external_ids:by=hand \
+          -- add-port ovs0 sw0 tag=7 -- set interface sw0 ofport_request=1 \
+          -- add-br foreign2 -- set bridge foreign2 datapath_type=netdev \
+             other_config:hwaddr=02:00:00:00:06:f2 -- add-port foreign2 sw2
+        ip link set ovs0 up; ip link set foreign2 up
+        ovs-ofctl add-flow ovs0 cookie=0x99,priority=7,tcp,actions=drop
+        ovs-ofctl add-flow foreign2 cookie=0x98,priority=7,udp,actions=drop
+    """)
 
 
 PORTS = tuple(f"port{number}" for number in range(20))
@@ -370,6 +398,24 @@ _add(
                 "chain input {\n type filter hook input priority 0; policy accept;\n"
                 " ip saddr 198.18.100.0/24 drop\n}\n"
             )}),
+        ),
+    )
+)  # fmt: skip
+_add(
+    Scenario(
+        "switch", changes=3, deadline=3.0, prepare=_switch, switch=True,
+        touched="eth1", named=False,
+        state=_state(
+            ("openvswitch/ovs0", {
+                "interfaces": ["sw0", "sw1"],
+                "openvswitch": {
+                    "datapath_type": "netdev", "fail_mode": "standalone",
+                    "other_config": {"hwaddr": "02:00:00:00:06:f0"},
+                    "ports": {"sw0": {"tag": 9}, "sw1": {"trunks": [5, 6]}},
+                },
+            }),
+            ("flows/ovs0", {"flows": "priority=9,udp,in_port=sw1,actions=drop\n"}),
+            ("sysctl/net.ipv4.ip_forward", {"value": "1"}),
         ),
     )
 )  # fmt: skip

@@ -75,6 +75,15 @@ time.sleep(600)
 """
 
 
+#: Open vSwitch's own processes, with a datapath in user space.
+OPEN_VSWITCH = {
+    "ovsdb": "ovsdb-server /var/lib/ovs/conf.db --remote=punix:/run/openvswitch/db.sock "
+    "--unixctl=/run/openvswitch/db.ctl --pidfile=/run/openvswitch/ovsdb.pid ",
+    "vswitchd": "ovs-vswitchd unix:/run/openvswitch/db.sock "
+    "--unixctl=/run/openvswitch/switch.ctl --pidfile=/run/openvswitch/vswitchd.pid ",
+}
+
+
 class Zygote:
     """The process that helpers are forked from; safe to use from several threads."""
 
@@ -416,6 +425,27 @@ class World:
         assert helper.call("confirm", **words)["state"] == "COMMITTED"
         main.close()
         helper.close()
+
+    def start_switch(self) -> None:
+        """Start Open vSwitch on the host, with an empty database."""
+        self.sh(
+            "mkdir -p /run/openvswitch /var/lib/ovs; ovsdb-tool create /var/lib/ovs/conf.db "
+            "/usr/share/openvswitch/vswitch.ovsschema"
+        )
+        self.start_daemon("ovsdb")
+        self.sh("ovs-vsctl --timeout=5 --no-wait init")
+        self.start_daemon("vswitchd")
+
+    def start_daemon(self, name: str) -> None:
+        """Start one of Open vSwitch's processes, as PID 1 does where it has died."""
+        self.sh(
+            f"{OPEN_VSWITCH[name]} --detach --no-chdir -vconsole:off -vsyslog:off "
+            f"--log-file=/run/openvswitch/{name}.log >/dev/null 2>&1"
+        )
+
+    def kill_daemon(self, name: str) -> None:
+        """Kill one of Open vSwitch's processes."""
+        self.sh(f"kill -9 $(cat /run/openvswitch/{name}.pid)")
 
     def hold_taps(self, names: Sequence[str]) -> None:
         """Make taps that a process of the host has open, as guests do."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypervisor import HelperFailed, applied, confirm
-from switch import SwitchHost, switch_host
+from switch import DATABASE, SwitchHost, switch_host
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("ovs-vswitchd"), reason="no Open vSwitch on this machine"
@@ -57,6 +59,30 @@ def changes(host: SwitchHost, wanted: dict[str, Any]) -> list[Any]:
     helper.close()
     assert plan["problems"] == []
     return list(plan["changes"])
+
+
+def test_a_revert_does_not_wait_for_the_switch(host: SwitchHost) -> None:
+    """While ovsdb-server is dead the kernel's part is put back; the rest once it lives again."""
+    host.vsctl("add-br ovs0 -- set bridge ovs0 datapath_type=netdev external_ids:by=hand")
+    before = host.database()
+    wanted = state(
+        ("openvswitch", "ovs0", BRIDGE),
+        ("ethernet", "p2", {"mtu": 1400}),
+        ("sysctl", "net.ipv4.ip_forward", {"value": "1"}),
+    )
+    helper, _ = applied(host, name="tx1", state=wanted)
+    assert "mtu 1400" in host.ip("link show p2")
+    host.sh("sh", "-c", "kill -9 $(cat /run/openvswitch/ovsdb-server.pid)")
+    asked = threading.Thread(target=lambda: helper.call("revert", transaction="tx1"))
+    asked.start()
+    end = time.monotonic() + 10
+    while "mtu 1500" not in host.ip("link show p2"):
+        assert time.monotonic() < end, host.ip("link show p2")
+        time.sleep(0.05)
+    host.sh("sh", "-c", DATABASE)
+    asked.join(40)
+    assert host.wait_for_outcome()["state"] == "REVERTED"
+    assert host.database() == before
 
 
 def test_a_bridge_is_made_changed_and_taken_away(host: SwitchHost) -> None:

@@ -253,6 +253,7 @@ def _with_theirs(transaction: Transaction, system: System, snapshot: Any) -> Any
 
 def _rounds(system: System, snapshot: Any) -> list[str]:
     from fleet.host.reverting.restore import restore
+    from fleet.host.reverting.snapshot_parts import has_switches
 
     end = time.monotonic() + REVERT_BUDGET
     before: list[str] | None = None
@@ -260,18 +261,43 @@ def _rounds(system: System, snapshot: Any) -> list[str]:
     while True:
         try:
             left = [_words(each) for each in restore(system, snapshot)]
+            silent = False
         except Exception as error:
             # Whatever it is, trying again may help and giving up cannot.
             left = [f"{type(error).__name__}: {error}"]
+            # Open vSwitch that is down may come up again; the way in does not wait for it.
+            silent = has_switches(snapshot["scope"])
+            if silent:
+                left += _without_switches(system, snapshot)
         crash.point(f"revert.round.{number}.after")
         if not left:
             return []  # restore() itself has seen twice that nothing differs
-        same = same + 1 if left == before else 0
+        same = same + 1 if left == before and not silent else 0
         if same >= _STUBBORN or time.monotonic() > end:
             return left
         before, number = left, number + 1
         time.sleep(pause)
         pause = min(pause * 2, 1.0)
+
+
+def _without_switches(system: System, snapshot: Any) -> list[str]:
+    """Restore all that is the kernel's own; return what is still different of it."""
+    from fleet.host.reverting.restore import restore
+
+    scope = snapshot["scope"]
+    devices = [name for name in snapshot["devices"] if name not in scope["switches"]]
+    alone = {
+        **snapshot,
+        "scope": {**scope, "switches": {}, "flows": {}},
+        "switches": {},
+        "flows": {},
+        "devices": devices,
+        "links": {name: snapshot["links"][name] for name in devices},
+    }
+    try:
+        return [_words(each) for each in restore(system, alone)]
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
 
 
 def _words(difference: Any) -> str:

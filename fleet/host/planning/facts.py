@@ -86,7 +86,11 @@ class Facts:
         if device in self._device:
             return self._device[device].kind
         link = self.link(device)
-        return (registry.kind_of(link) or str(link["kind"])) if link else None
+        if not link:
+            return None
+        # A guest's tap, which goes with its process, is no kind of fleet's, but a tap all the same.
+        own = link["data"].get("type") if link["kind"] == "tun" else None
+        return registry.kind_of(link) or str(own or link["kind"])
 
     def said(self, device: str) -> str:
         """Return what a device is, for an operator: ``a bridge``."""

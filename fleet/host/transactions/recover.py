@@ -266,7 +266,7 @@ def _rounds(system: System, snapshot: Any) -> list[str]:
             # Whatever it is, trying again may help and giving up cannot.
             left = [f"{type(error).__name__}: {error}"]
             # Open vSwitch that is down may come up again; the way in does not wait for it.
-            silent = has_switches(snapshot["scope"])
+            silent = has_switches(snapshot.get("scope") or {})
             if silent:
                 left += _without_switches(system, snapshot)
         crash.point(f"revert.round.{number}.after")

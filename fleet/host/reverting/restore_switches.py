@@ -129,7 +129,7 @@ def restore_switches(step: Step) -> None:
 
 def needed(snapshot: Record) -> bool:
     """Say whether a boot has to put something of a snapshot back (``transactions.points``)."""
-    return bool(snapshot["scope"].get("switches"))
+    return bool((snapshot.get("scope") or {}).get("switches"))
 
 
 def put_back(system: System, snapshot: Record) -> list[str]:

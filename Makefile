@@ -11,7 +11,7 @@ SYSTEM_PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 #: What the labs and the tests run: Debian 12's names.
 PACKAGES := python3-venv sudo openssh-server openssh-client iproute2 nftables ethtool iputils-ping \
-	procps util-linux strace openvswitch-switch
+	procps util-linux strace openvswitch-switch libvirt-daemon-system libvirt-clients dnsmasq-base
 #: What libvirt-python, which has no wheel, is built with.
 LIBVIRT_PACKAGES := libvirt-dev pkg-config gcc python3-dev
 #: What builds the test host image; all else of the VM lab is in the image.

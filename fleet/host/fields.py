@@ -224,6 +224,12 @@ def _table_name(value: str) -> str:
     return value
 
 
+def _libvirt_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}", value):
+        raise ValueError(f"{value!r} is not a name for libvirt: letters, digits, _ . + - only")
+    return value
+
+
 def _policy_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,47}", value):
         raise ValueError(f"{value!r} is not a name of a policy: letters, digits, _ . - only")
@@ -251,6 +257,8 @@ PCIAddress = Annotated[str, Check(_pci_address)]
 NamespaceName = Annotated[str, Check(_namespace_name)]
 #: An nftables table: its family, a slash and its name.
 TableName = Annotated[str, Check(_table_name)]
+#: A network of libvirt's.
+LibvirtName = Annotated[str, Check(_libvirt_name)]
 PolicyName = Annotated[str, Check(_policy_name)]
 MAC = Annotated[str, Check(_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.

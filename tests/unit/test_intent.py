@@ -155,7 +155,7 @@ REFUSED = [
     ("network: {ethernets: {e: {gateway4: 10.0.0.1}}}", "routes: [{to: default, via: ADDRESS}]"),
     ("network: {bonds: {b: {}}}", "this fleet cannot apply bonds yet"),
     ("network: {wifis: {w: {}}}", "no wireless"),
-    ("libvirt: {}", "this fleet cannot apply libvirt yet"),
+    ("libvirt: {guests: {}}", "unknown key"),
     ("host: 1", "`host` is fleet's own"),
     ("network: {ethernets: {a: {}}, bridges: {a: {}}}", "a is already under ethernets"),
     ("network: {ethernets: {a: {set-name: b}, b: {}}}", "b is the name of another device"),

@@ -75,6 +75,11 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
             add("switches", name, "", back, None)
         for name, flows in restore_switches.flow_differences(snapshot, now).items():
             add("flows", name, "", *flows)
+    if snapshot["scope"].get("networks"):
+        from fleet.host.reverting.restore_networks import network_differences
+
+        for name, (before, after) in network_differences(snapshot, now).items():
+            add("networks", name, "", before, after)
     for name, inner in snapshot["namespaces"].items():
         there = now["namespaces"].get(name)
         if inner is None or there is None:

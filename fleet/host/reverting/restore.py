@@ -108,6 +108,12 @@ def _pass(
         # First, for its bridges' own devices come and go with its database.
         restore_switches(step)
         step.look()
+    if before["scope"].get("networks"):
+        from fleet.host.reverting.restore_networks import restore_networks
+
+        # Before the links: a network's bridge comes and goes with it.
+        restore_networks(step)
+        step.look()
     fetch_devices(step)
     take_groups(step)
     restore_links(step)

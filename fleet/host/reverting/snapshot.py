@@ -69,6 +69,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "sysctls": parts.read_sysctls(system, _sysctls(system, scope, like), own_keys, wide, links),
         "tables": _tables(system, scope, like),
         **_switches(system, scope),
+        **_networks(system, scope),
         "files": {path: parts.read_file(system, path) for path in scope.get("files") or ()},
         "namespaces": _namespaces(system, scope, like),
     }
@@ -83,6 +84,14 @@ def _switches(system: System, scope: Record) -> Record:
         "switches": read_switches(system, scope["switches"]),
         "flows": read_flows(system, scope["flows"]),
     }
+
+
+def _networks(system: System, scope: Record) -> Record:
+    if not scope.get("networks"):
+        return {"networks": {}}
+    from fleet.host.reverting.restore_networks import read_networks
+
+    return {"networks": read_networks(system, scope["networks"])}
 
 
 def _namespaces(system: System, scope: Record, like: Snapshot | None) -> Record:

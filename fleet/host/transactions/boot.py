@@ -22,6 +22,8 @@ MANAGER_BUDGET = 30.0
 EARLY = ("sysctl", "nftables", "policy")
 #: What a switch forgets whenever it starts, not only at a boot.
 SWITCH = ("flows",)
+#: What is in books of its own that last, and whose server starts after all units of fleet's.
+LASTING = ("network",)
 #: The phases that apply some kinds alone; ``late`` applies all.
 PHASES = {"early": EARLY, "switch": SWITCH}
 
@@ -44,7 +46,14 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
     if files_ and phase == "late":
         # Without this both would make what networkd is still about to make.
         manager.await_links(system.root, MANAGER_BUDGET, lambda: None)
-    plan = make_plan(decode_state(data), ledger.load(paths.state), system)
+    # libvirt starts after this, and its own books last.
+    data["resources"] = [
+        each for each in data.get("resources") or () if each["kind"] not in LASTING
+    ]
+    entries = {
+        key: entry for key, entry in ledger.load(paths.state).items() if entry.kind not in LASTING
+    }
+    plan = make_plan(decode_state(data), entries, system)
     if phase in PHASES:
         for change in plan.changes:
             if change.kind in PHASES[phase] and not change.namespace:

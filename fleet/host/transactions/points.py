@@ -22,7 +22,10 @@ ORDER = (FILES, OVS, LIBVIRT)
 #: Point → the module that puts back there. It has ``needed(snapshot)``, whether a snapshot has
 #: anything of its own, and ``put_back(system, snapshot)``, which makes that so and returns what it
 #: could not. A module is loaded only where a transaction was under way when the host went down.
-HOOKS: dict[str, str] = {OVS: "fleet.host.reverting.restore_switches"}
+HOOKS: dict[str, str] = {
+    OVS: "fleet.host.reverting.restore_switches",
+    LIBVIRT: "fleet.host.reverting.restore_networks",
+}
 
 
 def needed(snapshot: Any) -> list[str]:

@@ -168,6 +168,10 @@ def scope_of(plan: Plan) -> dict[str, Any]:
             sort, _, rest = name.partition(":")
             if sort == "openvswitch":
                 _of_switch(scope, rest, change)
+            elif sort == "libvirt":
+                scope["networks"] = sorted({*scope["networks"], rest})
+                # A network that forwards turns this on when it starts, and never off.
+                scope["sysctls"] = sorted({*scope["sysctls"], "net.ipv4.ip_forward"})
             elif sort == "nftables":
                 scope["tables"] = sorted({*scope["tables"], rest})
             elif sort == "namespace":
@@ -206,6 +210,7 @@ def _scope() -> dict[str, Any]:
         "tables": [],
         "switches": {},
         "flows": {},
+        "networks": [],
         "rules": False,
         "whole": False,
         "namespaces": {},

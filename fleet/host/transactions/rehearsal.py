@@ -47,6 +47,16 @@ SWITCHES = (
     "fleet.host.switches.picture",
     "fleet.host.switches.operations",
 )
+#: And where libvirt's networks do.
+NETWORKS = (
+    "os",
+    "pyexpat",
+    "subprocess",
+    "fleet.host.kernel.system",
+    "fleet.host.reverting.restore_networks",
+    "fleet.host.virtual.networks",
+    "fleet.host.virtual.tree",
+)
 
 
 def rehearse(system: System, snapshot: Any) -> None:
@@ -57,7 +67,8 @@ def rehearse(system: System, snapshot: Any) -> None:
     from fleet.host.reverting.snapshot_parts import has_switches
 
     switches = SWITCHES if has_switches(snapshot["scope"]) else ()
-    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches):
+    books = NETWORKS if snapshot["scope"].get("networks") else ()
+    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches, *books):
         __import__(name)
 
     differences(snapshot, capture(system, snapshot["scope"], snapshot))

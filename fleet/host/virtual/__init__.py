@@ -1,0 +1,1 @@
+"""libvirt's own books: what virsh says of them, compared by meaning."""

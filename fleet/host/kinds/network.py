@@ -236,8 +236,8 @@ def _apply(system: System, change: Change) -> None:
             networks.run(system, name, wanted, now["running"])
         if change.action == CREATE:
             _set(system, name, "autostart", change.after["autostart"])
-            if not (now and now["running"]):
-                _set(system, name, "active", change.after["active"])
+            if change.after["active"] and not (now and now["running"]):
+                _set(system, name, "active", True)
     else:
         _set(system, name, change.what, change.after)
 

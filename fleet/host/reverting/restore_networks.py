@@ -61,7 +61,7 @@ def restore_networks(step: Step) -> None:
 
 def needed(snapshot: Record) -> bool:
     """Say whether a boot has to put something of a snapshot back (``transactions.points``)."""
-    return bool(snapshot["scope"].get("networks"))
+    return bool((snapshot.get("scope") or {}).get("networks"))
 
 
 def put_back(system: System, snapshot: Record) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from test_main_job import bridge, guest
-from world import GATEWAY, World, until
+from world import GATEWAY, World
 
 #: A host gate that does by hand, between apply and confirm, what a change may bring about.
 GATE = """import subprocess
@@ -91,41 +91,3 @@ def test_a_guest_whose_port_is_detached_takes_the_change_back(world: World, into
         links = world.links("hv1")
         assert links["vnet0"]["master"] == "br0"
         assert links["br0"]["mtu"] == 1400
-
-
-def test_a_declared_target_that_stops_answering_takes_the_change_back(world: World) -> None:
-    """A TCP port that answered before has to answer after; one that never did is not asked."""
-    targets = [f"{world.addresses['hv2']}:22", f"{world.addresses['hv2']}:9"]
-    world.defaults["data"]["fleet"]["probes"]["targets"] = targets
-    before = world.picture("hv1")
-    world.intend("hv1", bridges=bridge())
-    meanwhile(world, [*world.lab.prefix("hv2"), "ip", "link", "set", "eno1", "down"])
-    end = ended(world, 4)
-    assert end["outcome"] == "reverted"
-    assert f"target {targets[0]}" in end["message"]
-    assert targets[1] not in str(end)
-    assert world.picture("hv1") == before
-
-    world.run("hv2", "ip", "link", "set", "eno1", "up")
-    world.run("hv2", "ip", "route", "add", "default", "via", GATEWAY)
-    meanwhile(world)
-    assert until(lambda: world.logs_in("hv2"))
-    assert ended(world, 0)["outcome"] == "committed"
-
-
-def test_a_link_that_was_up_and_is_not_takes_the_change_back(world: World) -> None:
-    """A NIC set down while a change waits is found before the confirm; it stays as somebody set it.
-
-    The change is taken back all the same, though the routes that went with the NIC cannot be.
-    """
-    world.intend("hv1", bridges=bridge())
-    world.roll("--host", "hv1")
-    world.intend("hv1", bridges=bridge(mtu=1350))
-    meanwhile(world, [*world.lab.prefix("hv1"), "ip", "link", "set", "eno2", "down"])
-    end = ended(world, 4)
-    assert end["outcome"] == "reverted"
-    assert "link eno2" in end["message"]
-    assert "it is down" in str(end["problems"])
-    links = world.links("hv1")
-    assert "UP" not in links["eno2"]["flags"]
-    assert links["br0"]["mtu"] == 1400

@@ -42,6 +42,7 @@ KINDS = (
     Entry("tap", "taps", 26, device=True, kernel="tun"),
     Entry("tun", "tuns", 27, device=True, kernel="tun"),
     Entry("dummy", "dummy-devices", 28, device=True),
+    Entry("bond", "bonds", 30, device=True),
     Entry("vlan", "vlans", 35, device=True),
     Entry("bridge", "bridges", 40, device=True),
     Entry(

@@ -115,11 +115,12 @@ def _macs(devices: Devices) -> Iterator[IntentError]:
 def _ports(devices: Devices) -> Iterator[IntentError]:
     masters: dict[str, Device] = {}
     for bridge in devices.values():
-        if bridge.kind != "bridge":
+        if bridge.kind not in ("bridge", "bond"):
             continue
         for index, name in enumerate(bridge.spec.interfaces or ()):
             yield from _port(bridge, index, name, devices, masters)
-        yield from _port_settings(bridge)
+        if bridge.kind == "bridge":
+            yield from _port_settings(bridge)
 
 
 def _port(
@@ -143,12 +144,12 @@ def _port(
                 remedy=f"define it, for a NIC as `ethernets: {{{name}: {{}}}}`",
             )
         return
-    if port.kind == "bridge":
+    if port.kind == "bridge" or (bridge.kind == port.kind == "bond"):
         yield _error(
             bridge,
-            f"{name} is a bridge, and a bridge cannot be a port of another",
+            f"{name} is a {port.kind}, and a {port.kind} cannot be a port of a {bridge.kind}",
             *steps,
-            remedy="join them with a pair of virtual-ethernets",
+            remedy="join two bridges with a pair of virtual-ethernets" * (port.kind == "bridge"),
         )
     mtu = getattr(port.spec, "mtu", None)
     if mtu and bridge.spec.mtu and mtu < bridge.spec.mtu:

@@ -38,6 +38,14 @@ PORT_FLAGS = {
 #: Keys whose entries are names that somebody chose, with the table's keys below them.
 _NAMED = ("addresses", "ports")
 
+#: netplan's other spellings of parameters.
+_SPELT = {
+    "aging-time": "ageing-time",
+    "all-slaves-active": "all-members-active",
+    "packets-per-slave": "packets-per-member",
+    "gratuitious-arp": "gratuitous-arp",
+}
+
 _check_name = DeviceName.__metadata__[0].function  # type: ignore[attr-defined]
 
 
@@ -192,9 +200,8 @@ def _normal(key: str, value: Any) -> Any:
     """Return a key's words in the one form that its spec takes."""
     if key == "addresses" and isinstance(value, list):
         return [_address(item) for item in value]
-    if key == "parameters" and isinstance(value, dict) and "aging-time" in value:
-        spelt = {"aging-time": "ageing-time"}
-        return {spelt.get(name, name): item for name, item in value.items()}
+    if key == "parameters" and isinstance(value, dict):
+        return {_SPELT.get(name, name): item for name, item in value.items()}
     return value
 
 

@@ -150,7 +150,7 @@ BRIDGES: dict[str, Key] = {
 VETHS: dict[str, Key] = {**COMMON, "peer": Key(APPLIED)}
 
 _BOND_PARAMETERS = _keys(
-    LATER,
+    APPLIED,
     "mode lacp-rate mii-monitor-interval min-links transmit-hash-policy ad-select "
     "all-members-active all-slaves-active arp-interval arp-ip-targets arp-validate "
     "arp-all-targets up-delay down-delay fail-over-mac-policy gratuitous-arp gratuitious-arp "
@@ -180,7 +180,13 @@ NETPLAN: dict[str, Key] = {
     "virtual-ethernets": Key(APPLIED, "", VETHS),
     "bridges": Key(APPLIED, "", BRIDGES),
     "bonds": Key(
-        LATER, "bonds", {"interfaces": Key(LATER), "parameters": Key(LATER, "", _BOND_PARAMETERS)}
+        APPLIED,
+        "",
+        {
+            **COMMON,
+            "interfaces": Key(APPLIED),
+            "parameters": Key(APPLIED, "times are milliseconds", _BOND_PARAMETERS),
+        },
     ),
     "dummy-devices": Key(APPLIED),
     "tunnels": Key(LATER, "tunnels", _TUNNEL),

@@ -17,6 +17,8 @@ PASSING = {
     "refcnt", "timer", "message_age_timer", "forward_delay_timer", "hold_timer", "config_pending",
     "topology_change_ack", "ifindex", "link_index", "index", "designated_port",
     "linkmode", "expires", "probes", "bc_queue_len_used", "direct_packets_stat",
+    # What a bond makes of its members from moment to moment.
+    "mii_status", "link_failure_count", "active_slave",
 }  # fmt: skip
 
 

@@ -153,7 +153,7 @@ REFUSED = [
     ("network: {version: 3}", "netplan's version is 2"),
     ("network: {renderer: NetworkManager}", "systemd-networkd"),
     ("network: {ethernets: {e: {gateway4: 10.0.0.1}}}", "routes: [{to: default, via: ADDRESS}]"),
-    ("network: {bonds: {b: {}}}", "this fleet cannot apply bonds yet"),
+    ("network: {vrfs: {b: {}}}", "this fleet cannot apply VRFs yet"),
     ("network: {wifis: {w: {}}}", "no wireless"),
     ("libvirt: {guests: {}}", "unknown key"),
     ("host: 1", "`host` is fleet's own"),

@@ -41,6 +41,7 @@ def test_a_kernel_without_bonds_is_told(host: Space) -> None:
     assert "has no bonding" in problem.actual
 
 
+@pytest.mark.timeout(600)
 @needs("bonding")
 def test_made_changed_taken_away_and_back(host: Space) -> None:
     """Members join and leave, each parameter changes in place, another mode makes it again; each

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(1500)
 ROOT = Path(__file__).parents[2]
 #: What the tests import; what these require comes along.
 PACKAGES = ("pytest", "pytest-timeout", "hypothesis", "pydantic", "jinja2", "pyyaml", "pyroute2")
-TESTS = ("tests/kernel/test_kind_vlan.py", "tests/kernel/test_kind_dummy.py")
+TESTS = tuple(f"tests/kernel/test_kind_{kind}.py" for kind in ("vlan", "dummy", "bond"))
 
 
 def closure(names: tuple[str, ...]) -> set[str]:
@@ -54,7 +54,7 @@ def suite() -> bytes:
 
 
 def test_kinds_that_this_kernel_lacks(machine: Machine) -> None:
-    """VLANs and dummy devices are made, changed, reverted and taken away, and carry traffic."""
+    """VLANs, bonds and dummy devices are made, changed, reverted and taken away, and carry traffic."""
     version = machine.run("python3 -c 'import sys; print(*sys.version_info[:2])'")
     if version != f"{sys.version_info[0]} {sys.version_info[1]}":
         pytest.skip(
@@ -63,7 +63,7 @@ def test_kinds_that_this_kernel_lacks(machine: Machine) -> None:
     unpack = "rm -rf /run/suite; mkdir /run/suite; base64 -d | tar xzf - -C /run/suite"
     machine.run(unpack, base64.b64encode(suite()).decode())
     said = machine.ssh(
-        "cd /run/suite && PYTHONPATH=.:packages python3 -m pytest -q -p no:cacheprovider "
+        "cd /run/suite && PYTHONPATH=.:packages python3 -m pytest -q -p no:cacheprovider --timeout=600 "
         f"{' '.join(TESTS)} 2>&1; echo exit $?",
         timeout=900,
     )

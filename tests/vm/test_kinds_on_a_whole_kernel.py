@@ -54,7 +54,7 @@ def suite() -> bytes:
 
 
 def test_kinds_that_this_kernel_lacks(machine: Machine) -> None:
-    """VLANs, bonds and dummy devices are made, changed, reverted and taken away, and carry traffic."""
+    """VLANs, bonds and dummy devices are made, changed and reverted, and carry traffic."""
     version = machine.run("python3 -c 'import sys; print(*sys.version_info[:2])'")
     if version != f"{sys.version_info[0]} {sys.version_info[1]}":
         pytest.skip(
@@ -63,8 +63,8 @@ def test_kinds_that_this_kernel_lacks(machine: Machine) -> None:
     unpack = "rm -rf /run/suite; mkdir /run/suite; base64 -d | tar xzf - -C /run/suite"
     machine.run(unpack, base64.b64encode(suite()).decode())
     said = machine.ssh(
-        "cd /run/suite && PYTHONPATH=.:packages python3 -m pytest -q -p no:cacheprovider --timeout=600 "
-        f"{' '.join(TESTS)} 2>&1; echo exit $?",
+        "cd /run/suite && PYTHONPATH=.:packages python3 -m pytest -q -p no:cacheprovider "
+        f"--timeout=600 {' '.join(TESTS)} 2>&1; echo exit $?",
         timeout=900,
     )
     assert said is not None

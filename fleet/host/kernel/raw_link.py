@@ -47,6 +47,8 @@ _INDEXES = {"vxlan": (3,), "bond": (2, 11), "gre": (1,), "gretap": (1,), "sit": 
 _VXLAN_FLAGS = (23, 24, 27, 28)
 #: REMCSUM_TX and RX: naming one, even as off, takes a bit of the header (vxlan_nl2conf).
 _VXLAN_OFF = (21, 22)
+#: IFLA_BOND_PRIMARY; the modes that have one: active-backup, balance-tlb and balance-alb.
+_PRIMARY, _WITH_PRIMARY = "11", ("01", "05", "06")
 #: enum vlan_flags of Linux 5.2 and later; and IFLA_VLAN_EGRESS_QOS and INGRESS_QOS.
 _VLAN_FLAGS, _VLAN_MAPS = 0x1F, ("3", "4")
 #: INFO_SLAVE_DATA of a bridge port that cannot be written.
@@ -105,6 +107,8 @@ def _data(kind: str, payload: bytes, names: Names) -> Record:
         if kind == "vxlan" and key in _VXLAN_OFF and not any(value):
             continue
         data[str(key)] = reference(value, names) if key in indexes else plain(flagged, value)
+    if kind == "bond" and data.get("1") in _WITH_PRIMARY:
+        data.setdefault(_PRIMARY, u32(0).hex())  # none is told by saying nothing
     return _vlan(data) if kind == "vlan" else data
 
 

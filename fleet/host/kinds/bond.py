@@ -197,6 +197,9 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
             primary,
             requires=(f"device:{primary}", f"port:{resource.name}/{primary}"),
         )
+    old = ((entry.spec or {}).get("parameters") or {}) if entry and not again else {}
+    if primary is None and old.get("primary") and now.get("primary"):
+        steps.add("parameters.primary", now["primary"], None)
     return [*(_named(change) for change in changes), *steps.changes]
 
 

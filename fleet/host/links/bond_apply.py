@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.host.change import CREATE
+from fleet.host.change import CREATE, DELETE
 from fleet.host.kinds.bond import PARAMETERS
 from fleet.host.links import link_apply
 
@@ -32,12 +32,28 @@ def apply(system: System, change: Change) -> None:
     elif change.what == "interfaces":
         _member(system, change)
     elif word == "primary":
-        index = link_apply.index_of(system, change.after)
+        # An index that no device has stands for none (bond_netlink.c, bond_changelink).
+        index = link_apply.index_of(system, change.after) if change.after else 0
         link_apply.set_link(system, change, kind="bond", bond_primary=index)
     elif word:
         link_apply.set_link(system, change, kind="bond", **_attributes({word: change.after}))
+    elif change.action == DELETE:
+        _take_away(system, change)
     else:
         link_apply.apply(system, change)
+
+
+def _take_away(system: System, change: Change) -> None:
+    """Delete a bond; bond_uninit() leaves its members down, which is not what they were."""
+    own = link_apply.index_of(system, change.touches[0])
+    members = [
+        link["index"]
+        for link in system.route.get_links()
+        if link.get_attr("IFLA_MASTER") == own and link["flags"] & 1
+    ]
+    link_apply.apply(system, change)
+    for index in members:
+        system.route.link("set", index=index, state="up")
 
 
 def _attributes(words: dict[str, Any]) -> dict[str, Any]:

@@ -161,13 +161,20 @@ def _delete(step: Step) -> None:
         step.look()
 
 
+#: Mode, fail_over_mac, ad_lacp_rate and ad_select: what only a bond without members takes
+#: (drivers/net/bonding/bond_options.c, BOND_OPTFLAG_NOSLAVES and IFDOWN).
+_OF_A_NEW_BOND = ("1", "13", "21", "22")
+
+
 def _unlike(then: Record, have: Record) -> bool:
     """Say whether a device made anew cannot become what the old one was."""
     if then["kind"] != have["kind"] or then["netnsid"] != have["netnsid"]:
         return True
     if then["netnsid"] is None and then["link"] != have["link"]:
         return True
-    if then["kind"] in ("bridge", "bond", "macvlan"):
+    if then["kind"] == "bond":
+        return any(then["data"].get(key) != have["data"].get(key) for key in _OF_A_NEW_BOND)
+    if then["kind"] in ("bridge", "macvlan"):
         return False
     return bool(then["data"] != have["data"])
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fleet.host.change import CREATE, UPDATE, HostError, amended
+from fleet.host.links.bridge_ports import diff_ports, ports_of
 from fleet.host.links.link import Link
 from fleet.host.links.link_diff import delete_device, device_of, observe_link
-from fleet.host.links.ports import diff_ports, ports_of
 from fleet.host.links.steps import Steps
 from fleet.host.links.virtual import diff_virtual
 from fleet.host.spec import ON_HOST, dashed, decode, encode, spec

@@ -18,7 +18,9 @@ PASSING = {
     "topology_change_ack", "ifindex", "link_index", "index", "designated_port",
     "linkmode", "expires", "probes", "bc_queue_len_used", "direct_packets_stat",
     # What a bond makes of its members from moment to moment.
-    "mii_status", "link_failure_count", "active_slave",
+    "mii_status", "link_failure_count", "active_slave", "ad_info", "ad_aggregator_id",
+    "ad_actor_oper_port_state", "ad_actor_oper_port_state_str", "ad_partner_oper_port_state",
+    "ad_partner_oper_port_state_str",
 }  # fmt: skip
 
 

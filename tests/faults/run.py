@@ -110,6 +110,7 @@ class Run:
         self.committed_here = False
         self.striker: Striker | None = None
         self.tracer: subprocess.Popen[str] | None = None
+        self.traced = False
         self.armed_at = 0.0
         self.unit = True
 
@@ -165,6 +166,7 @@ class Run:
         call, _, when = self.fault.place.partition("#")
         how = f"error={self.fault.action}" if self.fault.action != "KILL" else "signal=KILL"
         self.trace = self.world.folder / "strace"
+        self.traced = True
         self.tracer = subprocess.Popen(
             ["strace", "-f", "-qq", "-o", str(self.trace), "-p", str(main.pid),
              "-e", f"trace={call}", "-e", f"inject={call}:{how}:when={when}"],
@@ -180,9 +182,12 @@ class Run:
 
     def detach(self) -> None:
         """End strace: under it each system call takes many times as long, and a revert too long."""
-        if self.tracer is not None and self.tracer.poll() is None:
-            self.tracer.send_signal(signal.SIGINT)
-            self.tracer.communicate(timeout=10)
+        tracer, self.tracer = self.tracer, None
+        if tracer is None:
+            return
+        if tracer.poll() is None:
+            tracer.send_signal(signal.SIGINT)
+        tracer.communicate(timeout=10)
 
     def _confirm(self) -> None:
         """Dial anew until the host is APPLIED or it is too late; whoever cannot dial does not."""
@@ -303,7 +308,7 @@ def judge(
     assert striker is not None
     result.notes += [*each.notes, *striker.problems]
     result.reached = striker.reached
-    if each.tracer is not None:
+    if each.traced:
         text = each.trace.read_text() if each.trace.exists() else ""
         result.reached = "INJECTED" in text or "killed by SIGKILL" in text
     outcome = made.outcome()

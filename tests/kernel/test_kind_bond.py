@@ -91,6 +91,25 @@ def test_made_changed_taken_away_and_back(host: Space) -> None:
 
 
 @needs("bonding")
+def test_another_interval_under_delays(host: Space) -> None:
+    """Delays are counted in intervals: with another interval they are what intent says all the
+    same, and what they were after a way back."""
+    host.roll(PAIRS)
+    first = {"mii_monitor_interval": 100, "up_delay": 200, "down_delay": 400}
+    host.roll({**PAIRS, "bond/bond0": bond("e0", **first)})
+    for other in (
+        {**first, "mii_monitor_interval": 50},
+        {"mii_monitor_interval": 200, "up_delay": 600, "down_delay": 400},
+    ):
+        until(lambda: host.link("bond0")["operstate"] == "UP", 15)  # its member waits up-delay
+        host.goes_back({**PAIRS, "bond/bond0": bond("e0", **other)})
+        host.roll({**PAIRS, "bond/bond0": bond("e0", **other)})
+        assert data(host)["miimon"] == other["mii_monitor_interval"]
+        assert data(host)["updelay"] == other["up_delay"]
+        assert data(host)["downdelay"] == other["down_delay"]
+
+
+@needs("bonding")
 def test_arp_watches(host: Space) -> None:
     """A bond that is watched by ARP has its targets in any order, and takes answers as told."""
     wanted = bond(
@@ -136,6 +155,10 @@ def test_traffic_goes_on_when_a_member_fails(host: Space) -> None:
         ({"lacp_rate": "fast"}, "802.3ad"),
         ({"primary": "e0"}, "no primary"),
         ({"up_delay": 10}, "mii-monitor-interval"),
+        ({"up_delay": 250, "mii_monitor_interval": 100}, "no multiple"),
+        ({"mode": "802.3ad", "arp_validate": "all"}, "ARP"),
+        ({"mode": "802.3ad", "packets_per_member": 2}, "balance-rr"),
+        ({"arp_ip_targets": tuple(["198.18.1.1"] * 17)}, "at most 16"),
     ],
 )
 def test_what_no_kernel_takes_is_refused(parameters: dict[str, Any], said: str) -> None:

@@ -27,6 +27,10 @@ if not ON_HOST:
     Milliseconds = Annotated[int, Bound(0, 2147483647)]
 
 
+#: bond_options.c, BOND_OPT_ARP_INTERVAL and BOND_OPT_ARP_VALIDATE: unsuppmodes.
+_WITHOUT_ARP = ("802.3ad", "balance-tlb", "balance-alb")
+
+
 @spec
 class BondParameters:
     """netplan's parameters of a bond; times are milliseconds, ``learn-packet-interval`` seconds."""
@@ -62,14 +66,30 @@ class BondParameters:
         mode = self.mode or "balance-rr"
         if self.mii_monitor_interval and self.arp_interval:
             raise ValueError("a bond is watched by mii-monitor-interval or arp-interval, not both")
-        if self.arp_interval and mode in ("802.3ad", "balance-tlb", "balance-alb"):
+        if self.arp_interval and mode in _WITHOUT_ARP:
             raise ValueError(f"mode {mode} cannot be watched by arp-interval")
         if (self.lacp_rate or self.ad_select) and mode != "802.3ad":
             raise ValueError(f"lacp-rate and ad-select are of mode 802.3ad, not {mode}")
         if self.primary and mode not in ("active-backup", "balance-tlb", "balance-alb"):
             raise ValueError(f"mode {mode} has no primary")
-        if (self.up_delay or self.down_delay) and not self.mii_monitor_interval:
-            raise ValueError("up-delay and down-delay need a mii-monitor-interval")
+        if self.packets_per_member is not None and mode != "balance-rr":
+            raise ValueError(f"packets-per-member is of mode balance-rr, not {mode}")
+        if (self.arp_validate or "none") != "none" and mode in _WITHOUT_ARP:
+            raise ValueError(f"mode {mode} cannot validate ARP")
+        if len(self.arp_ip_targets or ()) > 16:
+            raise ValueError("a bond has at most 16 arp-ip-targets")
+        self._check_delays()
+
+    def _check_delays(self) -> None:
+        """The kernel counts delays in intervals, and rounds down what is none."""
+        interval = self.mii_monitor_interval
+        for name, delay in (("up-delay", self.up_delay), ("down-delay", self.down_delay)):
+            if delay and not interval:
+                raise ValueError(f"{name} needs a mii-monitor-interval")
+            if delay and interval and delay % interval:
+                raise ValueError(
+                    f"{name} {delay} is no multiple of mii-monitor-interval {interval}"
+                )
 
 
 @spec
@@ -169,6 +189,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         raise HostError(resource.key, "a kernel with bonding", missing, remedy)
     parameters = _wanted(wanted, entry, observation)
     now = _now(observation, link) if link and link["kind"] == "bond" else {}
+    _rescale(now, parameters.get("mii_monitor_interval"))
     fixed = {key: parameters.pop(key) for key in FIXED if key in parameters}
     primary = parameters.pop("primary", None)
     changes = diff_virtual(
@@ -203,11 +224,25 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     return [*(_named(change) for change in changes), *steps.changes]
 
 
+def _rescale(now: dict[str, Any], interval: int | None) -> None:
+    """Delays are counted in intervals (bond_fill_info): another interval makes others of them."""
+    old = now.get("mii_monitor_interval")
+    if old and interval is not None and interval != old:
+        for key in ("up_delay", "down_delay"):
+            now[key] = now[key] // old * interval
+
+
 def _named(change: Change) -> Change:
-    """Return a parameter's change under its name in intent."""
-    if change.action == UPDATE and change.what.replace("-", "_") in PARAMETERS:
-        return amended(change, what=f"parameters.{change.what}")
-    return change
+    """Return a parameter's change under its name in intent; delays come after the interval."""
+    if change.action != UPDATE or change.what.replace("-", "_") not in PARAMETERS:
+        return change
+    token = f"{change.namespace}|" * bool(change.namespace) + f"mii:{change.touches[0]}"
+    new = amended(change, what=f"parameters.{change.what}")
+    if change.what == "mii-monitor-interval":
+        return amended(new, provides=(*change.provides, token))
+    if change.what in ("up-delay", "down-delay"):
+        return amended(new, requires=(*change.requires, token))
+    return new
 
 
 def _said(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,10 @@ def _member(system: System, change: Change) -> None:
     index = link_apply.index_of(system, member)
     try:
         if change.after is None:
+            up = system.route.get_links(index)[0]["flags"] & 1
             system.route.link("set", index=index, master=0)
-            system.route.link("set", index=index, state="up")
+            if up:
+                system.route.link("set", index=index, state="up")
         else:
             master = link_apply.index_of(system, bond)
             system.route.link("set", index=index, state="down")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.host.change import CREATE, UPDATE, HostError, amended
+from fleet.host.change import CREATE, UPDATE, amended
 from fleet.host.links.bridge_ports import diff_ports, ports_of
 from fleet.host.links.link import Link
 from fleet.host.links.link_diff import delete_device, device_of, observe_link
@@ -183,10 +183,6 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     """Return the changes that make a bond what its spec says; another mode makes it again."""
     wanted = decode(Bond, resource.spec)
     link = observation.links.get(resource.name)
-    missing = "" if link else observation.lacking("bonding")
-    if missing:
-        remedy = "boot a kernel that has CONFIG_BONDING, or take the bond out of the intent"
-        raise HostError(resource.key, "a kernel with bonding", missing, remedy)
     parameters = _wanted(wanted, entry, observation)
     now = _now(observation, link) if link and link["kind"] == "bond" else {}
     _rescale(now, parameters.get("mii_monitor_interval"))
@@ -202,6 +198,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         mutable=_said(parameters),
         now=_said(now),
         quiet=_QUIET,
+        capability="bonding",
     )
     again = any(c.action == CREATE for c in changes)
     steps = Steps(resource, resource.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.host.change import CREATE, HostError
+from fleet.host.change import CREATE
 from fleet.host.links.link import Link
 from fleet.host.links.link_diff import delete_device, observe_link
 from fleet.host.links.virtual import diff_virtual
@@ -39,13 +39,17 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
 
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:
     """Return the changes that make a dummy device what its spec says."""
-    missing = "" if resource.name in observation.links else observation.lacking("dummy")
-    if missing:
-        remedy = "boot a kernel that has CONFIG_DUMMY, or take the device out of the intent"
-        raise HostError(resource.key, "a kernel with dummy", missing, remedy)
     wanted = decode(Dummy, resource.spec)
     return diff_virtual(
-        resource, entry, observation, wanted, kernel="dummy", fixed={}, mutable={}, now={}
+        resource,
+        entry,
+        observation,
+        wanted,
+        kernel="dummy",
+        fixed={},
+        mutable={},
+        now={},
+        capability="dummy",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.host.change import CREATE, DELETE, HostError, amended
+from fleet.host.change import CREATE, DELETE, amended
 from fleet.host.links.link import Link
 from fleet.host.links.link_diff import delete_device, device_of, observe_link
 from fleet.host.links.virtual import diff_virtual
@@ -105,9 +105,6 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     wanted = decode(Vlan, resource.spec)
     lower = device_of(observation, wanted.link)
     link = observation.links.get(resource.name)
-    missing = "" if link else observation.lacking("802.1q")
-    if missing:
-        raise HostError(resource.key, "a kernel with 802.1q", missing, _REMEDY)
     fixed = {"id": wanted.id, "link": lower, "protocol": wanted.protocol}
     now = _now(link) if link and link["kind"] == "vlan" else {}
     old = (entry.spec or {}) if entry and entry.created else {}
@@ -133,6 +130,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
         now=now,
         lower=lower,
         quiet=_QUIET,
+        capability="802.1q",
     )
     return [_in_order(change, resource.namespace, lower, link) for change in changes]
 
@@ -151,9 +149,6 @@ def _in_order(change: Change, namespace: str, lower: str, link: dict[str, Any] |
         # vlan_dev_open(): a VLAN comes up only on a device that is up.
         return amended(change, requires=(*change.requires, f"{space}up:{lower}"))
     return change
-
-
-_REMEDY = "boot a kernel that has CONFIG_VLAN_8021Q, or take the VLAN out of the intent"
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:

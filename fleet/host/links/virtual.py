@@ -6,7 +6,7 @@ device can have; the rest is the same for all of them.
 
 from __future__ import annotations
 
-from fleet.host.change import CREATE, DELETE
+from fleet.host.change import CREATE, DELETE, HostError
 from fleet.host.links import address, route
 from fleet.host.links.link import Link
 from fleet.host.links.link_diff import DEFAULT_MTU, diff_link, leaves, name_taken, observe_link
@@ -36,16 +36,20 @@ def diff_virtual(
     now: dict[str, Any],
     lower: str | None = None,
     quiet: Iterable[str] = (),
+    capability: str = "",
 ) -> list[Change]:
     """Return the changes that make a device of kernel kind ``kernel`` what its spec says.
 
     ``fixed`` and ``mutable`` hold the named attributes in intent's words, ``now`` the same words
     as the host has them; ``lower`` is the device that it stands on. An attribute of ``fixed`` that
     differs makes the device again: what it carries is interrupted, and who holds it loses it. One
-    of ``mutable`` interrupts for a moment unless it is ``quiet``.
+    of ``mutable`` interrupts for a moment unless it is ``quiet``. Raises HostError where the kernel
+    lacks the ``capability`` that a new one needs.
     """
     name = resource.name
     link = observation.links.get(name)
+    if link is None and capability:
+        _require(resource, observation, capability)
     if link is not None and link["kind"] != kernel:
         raise name_taken(resource, link, f"a {kernel} device")
     steps = Steps(resource, name)
@@ -78,6 +82,18 @@ def diff_virtual(
     # A device that has just been made again is nobody's; the ledger's lists are all to be added.
     diff_link(steps, wanted, None if differing else entry, observation)
     return steps.changes
+
+
+def _require(resource: Resource, observation: Observation, capability: str) -> None:
+    missing = observation.lacking(capability)
+    if missing:
+        from fleet.host.kernel.capability import option_of
+
+        what = {"vlan": "VLAN", "bond": "bond"}.get(resource.kind, "device")
+        remedy = (
+            f"boot a kernel that has {option_of(capability)}, or take the {what} out of the intent"
+        )
+        raise HostError(resource.key, f"a kernel with {capability}", missing, remedy)
 
 
 def _keeping(wanted: Link, observation: Observation, name: str, entry: Entry | None) -> Link:

@@ -81,41 +81,32 @@ def flow_differences(snapshot: Record, now: Record) -> dict[str, tuple[Record, R
     ``scope["flows"]`` has the cookies and numbers that a plan changes; None stands for all, where
     the bridge itself is made again.
     """
+    from fleet.host.switches.forwarding import missing as lacking
+    from fleet.host.switches.forwarding import number_of
+
     found = {}
     for name, own in (snapshot["scope"].get("flows") or {}).items():
         then, have = snapshot["flows"].get(name), now["flows"].get(name)
         if then is None or have is None:
             continue
         missing, extra = (
-            {part: [t for t in texts if _counts(part, t, own)] for part, texts in side.items()}
-            for side in (_missing(then, have), _missing(have, then))
+            {
+                part: [text for text in texts if _counts(number_of(part, text), part, own)]
+                for part, texts in side.items()
+            }
+            for side in (lacking(then, have), lacking(have, then))
         )
         for part in ("groups", "meters"):
             # One that has another form is changed: deleted, it would take flows of others along.
-            numbers = {_number(part, text) for text in missing[part]}
-            extra[part] = [text for text in extra[part] if _number(part, text) not in numbers]
+            numbers = {number_of(part, text) for text in missing[part]}
+            extra[part] = [text for text in extra[part] if number_of(part, text) not in numbers]
         if any(missing.values()) or any(extra.values()):
             found[name] = (missing, extra)
     return found
 
 
-def _missing(then: Record, now: Record) -> Record:
-    from fleet.host.switches.forwarding import missing
-
-    return missing(then, now)
-
-
-def _number(part: str, text: str) -> int:
-    from fleet.host.switches.forwarding import number_of
-
-    return number_of(part, text)
-
-
-def _counts(part: str, text: str, own: Record | None) -> bool:
-    if own is None:
-        return True
-    number = _number(part, text)
-    return number in own[part] or (part == "flows" and number == 0)
+def _counts(number: int, part: str, own: Record | None) -> bool:
+    return own is None or number in own[part] or (part == "flows" and number == 0)
 
 
 def restore_switches(step: Step) -> None:

@@ -134,8 +134,7 @@ def _becoming(system: System, actions: str) -> str:
 
 def groups_of(text: str) -> list[Group]:
     """Return the groups of a text, one a line, without comments; raises HostError."""
-    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    return [Group(line) for line in lines if line]
+    return [Group(line) for line in openflow.plain_lines(text)]
 
 
 def dump(system: System, bridge: str) -> list[Group]:
@@ -163,16 +162,11 @@ def differing(
 
 def put(system: System, bridge: str, groups: Iterable[str]) -> None:
     """Make or change groups, all or nothing; raises CommandError."""
-    _bundle(system, bridge, [f"group add_or_mod {group}" for group in groups])
+    lines = [f"group add_or_mod {group}" for group in groups]
+    openflow.bundle(system, bridge, lines, VERSION)
 
 
 def take_away(system: System, bridge: str, numbers: Iterable[int]) -> None:
     """Delete groups, and with each the flows that use it; raises CommandError."""
-    _bundle(system, bridge, [f"group delete group_id={number}" for number in numbers])
-
-
-def _bundle(system: System, bridge: str, lines: list[str]) -> None:
-    if lines:
-        text = "".join(f"{line}\n" for line in lines)
-        argv = [openflow.OFCTL, "-O", VERSION, "bundle", bridge, "/dev/stdin"]
-        system.run(argv, input=text)
+    lines = [f"group delete group_id={number}" for number in numbers]
+    openflow.bundle(system, bridge, lines, VERSION)

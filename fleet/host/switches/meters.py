@@ -58,8 +58,7 @@ def _refused(text: str, why: str) -> HostError:
 
 def meters_of(text: str) -> list[Meter]:
     """Return the meters of a text, one a line, without comments; raises HostError."""
-    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    return [Meter(line) for line in lines if line]
+    return [Meter(line) for line in openflow.plain_lines(text)]
 
 
 def dump(system: System, bridge: str) -> list[Meter]:

@@ -80,14 +80,15 @@ def require(system: System, resource: str) -> None:
         raise HostError(resource, OFCTL, "no such program", remedy)
 
 
+def plain_lines(text: str) -> list[str]:
+    """Return the lines of a text without comments and without empty ones."""
+    plain = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [line for line in plain if line]
+
+
 def lines_of(text: str) -> list[str]:
     """Return the flows of a text, one each line, without comments; each with a cookie."""
-    found = []
-    for line in text.splitlines():
-        plain = line.partition("#")[0].strip()
-        if plain:
-            found.append(plain if cookie_of(plain) else f"cookie={COOKIE:#x},{plain}")
-    return found
+    return [line if cookie_of(line) else f"cookie={COOKIE:#x},{line}" for line in plain_lines(text)]
 
 
 def cookie_of(line: str) -> int:
@@ -211,6 +212,11 @@ def exchange(system: System, bridge: str, gone: Iterable[Flow], new: Iterable[st
         for flow in gone
     ]
     lines += [f"flow add {line}" for line in new]
+    bundle(system, bridge, lines)
+
+
+def bundle(system: System, bridge: str, lines: list[str], version: str = VERSION) -> None:
+    """Carry out lines of ovs-ofctl's bundle, all or nothing; raises CommandError."""
     if lines:
         text = "".join(f"{line}\n" for line in lines)
-        system.run([OFCTL, "-O", VERSION, "bundle", bridge, "/dev/stdin"], input=text)
+        system.run([OFCTL, "-O", version, "bundle", bridge, "/dev/stdin"], input=text)

@@ -177,7 +177,7 @@ def _stay_private() -> None:
 
 
 def unit_main(arguments: list[str]) -> int:
-    """What a unit runs: ``recover [TRANSACTION | --at POINT]``, ``boot early | late | prove``."""
+    """What a unit runs: ``recover [TRANSACTION | --at POINT]``, or ``boot`` and a phase."""
     _stay_private()
     if arguments[:1] == ["recover"]:
         from fleet.host.transactions.recover import main as recover
@@ -191,7 +191,9 @@ def unit_main(arguments: list[str]) -> int:
         from fleet.host.transactions.first_boot import prove
 
         return prove(System(), Paths())
-    sys.stderr.write("usage: recover [TRANSACTION | --at POINT] | boot early | late | prove\n")
+    sys.stderr.write(
+        "usage: recover [TRANSACTION | --at POINT] | boot early | switch | late | prove\n"
+    )
     return 2
 
 

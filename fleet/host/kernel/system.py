@@ -110,7 +110,7 @@ class System:
 
     def exists(self) -> bool:
         """Say whether this namespace exists."""
-        return not self.namespace or _exists(path_of_namespace(self.namespace))
+        return not self.namespace or exists(path_of_namespace(self.namespace))
 
     def run(
         self,
@@ -265,7 +265,8 @@ def setns(descriptor: int) -> None:
         raise OSError(number, posix.strerror(number))
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+    """Say whether there is something at a path."""
     try:
         posix.stat(path)
     except OSError:

@@ -80,8 +80,8 @@ def keep_mtu(draft: Draft) -> None:
 def wait_for_bridges(draft: Draft) -> None:
     """A forwarding entry, or a group, of a device that joins a bridge comes after it has joined."""
     joining = draft.joining()
-    for change in list(draft.changes):
-        if change.kind not in ("fdb", "mdb") or change.after is None or not joining:
+    for change in list(draft.changes) if joining else ():
+        if change.kind not in ("fdb", "mdb") or change.after is None:
             continue
         ports = [device for device in change.touches if device in joining]
         if ports:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posix
 
-from fleet.host.kernel.system import CommandError
+from fleet.host.kernel.system import CommandError, exists
 from fleet.host.virtual import tree
 
 TYPE_CHECKING = False
@@ -79,7 +79,7 @@ def normal(system: System, text: str) -> Tree:
     """
     system.run([VIRSH, "-q", "-c", _SCRATCH, _EMPTY_SCRATCH + "version"], timeout=TIMEOUT)
     name = name_of(text)
-    options = "--validate " if _exists("/usr/share/libvirt/schemas/network.rng") else ""
+    options = "--validate " if exists("/usr/share/libvirt/schemas/network.rng") else ""
     commands = f"{_EMPTY_SCRATCH}net-define {options}/dev/stdin; net-dumpxml --network {name}"
     out = system.run([VIRSH, "-q", "-c", _SCRATCH, commands], text, timeout=TIMEOUT).out
     return tree.parse(out[out.index("<network") :])
@@ -89,14 +89,6 @@ def name_of(text: str) -> str:
     """Return the name in a definition, empty where it has none; raises ValueError."""
     found = tree.child(tree.parse(text), "name")
     return str(found["text"]) if found else ""
-
-
-def _exists(path: str) -> bool:
-    try:
-        posix.stat(path)
-    except OSError:
-        return False
-    return True
 
 
 def completed(wanted: Tree, now: Tree | None) -> Tree:

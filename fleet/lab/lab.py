@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.lab import cgroups, entry, inside, linux, listening, machine, warden
 from fleet.lab.entry import ssh_config
-from fleet.lab.folder import LABS, lock_labs
+from fleet.lab.folder import LABS, lock_lab, lock_labs
 from fleet.lab.keys import new_key
 from fleet.lab.orders import ask, end
 from fleet.lab.topology import LabError, read_topology
@@ -65,10 +65,14 @@ class Lab:
         topology = read_topology(self.project)
         wanted = self._chosen(topology, hosts)
         with self._locked():
-            machine.make_room(len(wanted), _LIMITS)
-            if not self._warden():
+            new = not self._warden()
+            if new:
                 self._clear()
-                self.folder.mkdir(0o700)
+            with lock_labs():
+                machine.make_room(len(wanted), _LIMITS)
+                if new:
+                    self.folder.mkdir(0o700)
+            if new:
                 try:
                     self._make(topology, wanted, sshd_only, backend or NETNS)
                 except BaseException as error:
@@ -279,17 +283,15 @@ class Lab:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock of all labs' folder, so that ups and downs do not meet."""
-        descriptor = lock_labs()
-        try:
-            yield
-        finally:
+        """Hold this lab's lock; the last lab's end gives back what labs had of the machine."""
+        with lock_lab(self.name):
             try:
-                if not any(LABS.iterdir()):
-                    machine.give_back(_LIMITS)
-                    LABS.rmdir()
+                yield
             finally:
-                os.close(descriptor)
+                with lock_labs():
+                    if not any(LABS.iterdir()):
+                        machine.give_back(_LIMITS)
+                        LABS.rmdir()
 
     def _make(self, topology: Topology, wanted: list[str], sshd_only: bool, backend: str) -> None:
         machine = {} if backend == NETNS else virtual_machine()

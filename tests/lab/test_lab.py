@@ -17,8 +17,8 @@ from fleet.lab import Lab, LabError
 def traces(world: World) -> list[str]:
     """Return whatever there still is of a lab: processes, files, mounts, cgroups."""
     found = [f"process {pid}" for pid in alive(str(world.lab.folder))]
-    if world.lab.folder.exists():
-        found.append(str(world.lab.folder))
+    lock = world.lab.folder.with_name(f"fleet-lab.{world.name}.lock")
+    found.extend(str(path) for path in (world.lab.folder, lock) if path.exists())
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         if str(world.lab.folder) in line:
             found.append(line)
@@ -206,6 +206,31 @@ def test_two_labs_side_by_side(world: World, tmp_path: Path) -> None:
         other.down()
     assert world.logs_in("hv1")
     assert not other.folder.exists()
+
+
+def test_no_lab_waits_for_another(tmp_path: Path) -> None:
+    """While one lab's up stands still, another comes up and goes down, and a second up waits."""
+    with opened(tmp_path / "still") as still, opened(tmp_path / "other") as other:
+        program = "import sys; from fleet.lab import Lab; print(Lab(*sys.argv[1:]).up())"
+        argv = [sys.executable, "-c", program, still.name, str(still.project)]
+        with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+            until((still.lab.folder / "warden").exists)
+            first.send_signal(signal.SIGSTOP)
+            try:
+                with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as second:
+                    assert other.lab.up(["hv1"]) == ["hv1"]
+                    other.lab.down()
+                    assert traces(other) == []
+                    assert second.poll() is None
+                    first.send_signal(signal.SIGCONT)
+                    assert [up.communicate()[0] for up in (first, second)] == [
+                        "['hv1', 'hv2']\n",
+                        "['hv1', 'hv2']\n",
+                    ]
+            finally:
+                first.send_signal(signal.SIGCONT)
+        still.lab.down()
+        assert traces(still) == []
 
 
 def test_a_host_that_does_not_come_up_is_said(tmp_path: Path) -> None:

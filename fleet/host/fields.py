@@ -299,5 +299,7 @@ Port = Annotated[int, Bound(1, 65535)]
 #: TC_HTB_NUMPRIO in net/sched/sch_htb.c.
 ClassPriority = Annotated[int, Bound(0, 7)]
 Uint32 = Annotated[int, Bound(0, 4294967295)]
+#: A routing table of an operator's: 0 stands for none (include/uapi/linux/rtnetlink.h).
+TableNumber = Annotated[int, Bound(1, 4294967295)]
 Metric = Uint32
 Seconds = Annotated[float, Bound(0, 1_000_000)]

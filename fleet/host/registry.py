@@ -45,6 +45,7 @@ KINDS = (
     Entry("bond", "bonds", 30, device=True),
     Entry("vlan", "vlans", 35, device=True),
     Entry("bridge", "bridges", 40, device=True),
+    Entry("vrf", "vrfs", 43, device=True),
     Entry(
         "openvswitch",
         "bridges",

@@ -178,6 +178,10 @@ class Assembler:
                         path_text((*base, section, name)),
                     )
                 )
+        if any(device.kind == "vrf" for device in devices.values()):
+            from fleet.intent.vrf_tables import fill_tables
+
+            errors.extend(fill_tables(devices))
         return devices, errors
 
     def _device(self, section: str, name: str, node: Node, base: Path) -> Device:

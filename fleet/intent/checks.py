@@ -63,6 +63,12 @@ def _names(devices: Devices) -> Iterator[IntentError]:
 
 def _addresses(devices: Devices) -> Iterator[IntentError]:
     seen: list[tuple[Device, int, ipaddress.IPv4Interface | ipaddress.IPv6Interface]] = []
+    vrfs = {
+        name: vrf.name
+        for vrf in devices.values()
+        if vrf.kind == "vrf"
+        for name in (vrf.name, *(vrf.spec.interfaces or ()))
+    }
     for device in devices.values():
         for index, item in enumerate(_of(device, "addresses")):
             mine = ipaddress.ip_interface(item.address)
@@ -74,6 +80,8 @@ def _addresses(devices: Devices) -> Iterator[IntentError]:
                     yield _error(
                         device, f"{mine.ip} is also on {other.name}, at {where}", "addresses", index
                     )
+                elif vrfs.get(other.name) != vrfs.get(device.name):
+                    continue  # each VRF leads its own networks
                 elif other is not device and _overlap(mine, theirs):
                     yield _error(
                         device,
@@ -115,7 +123,7 @@ def _macs(devices: Devices) -> Iterator[IntentError]:
 def _ports(devices: Devices) -> Iterator[IntentError]:
     masters: dict[str, Device] = {}
     for bridge in devices.values():
-        if bridge.kind not in ("bridge", "bond"):
+        if bridge.kind not in ("bridge", "bond", "vrf"):
             continue
         for index, name in enumerate(bridge.spec.interfaces or ()):
             yield from _port(bridge, index, name, devices, masters)
@@ -144,7 +152,11 @@ def _port(
                 remedy=f"define it, for a NIC as `ethernets: {{{name}: {{}}}}`",
             )
         return
-    if port.kind == "bridge" or (bridge.kind == port.kind == "bond"):
+    if bridge.kind == "vrf":
+        if port.kind == "vrf":
+            yield _error(bridge, f"{name} is a VRF, and none can be in another", *steps)
+        return
+    if port.kind in ("bridge", "vrf") or (bridge.kind == port.kind == "bond"):
         yield _error(
             bridge,
             f"{name} is a {port.kind}, and a {port.kind} cannot be a port of a {bridge.kind}",

@@ -226,6 +226,10 @@ def _rules(node: Mapping, path: Path) -> Iterator[Rule]:
 
     for index, item in enumerate(policy.items):
         spec = convert(SPEC, words(item), item, (*where, index))
-        data = encode(spec)
-        said = [f"{name.rstrip('_').replace('_', '-')} {value}" for name, value in data.items()]
-        yield Rule(" ".join(said), data, item)
+        yield named_rule(encode(spec), item)
+
+
+def named_rule(data: dict[str, Any], node: Node) -> Rule:
+    """Return a rule from its data; what it says is its name."""
+    said = [f"{name.rstrip('_').replace('_', '-')} {value}" for name, value in data.items()]
+    return Rule(" ".join(said), data, node)

@@ -202,7 +202,11 @@ NETPLAN: dict[str, Key] = {
             ours=True,
         ),
     ),
-    "vrfs": Key(LATER, "VRFs", _keys(LATER, "table interfaces routes routing-policy")),
+    "vrfs": Key(
+        APPLIED,
+        "routes and rules without a table are in the VRF's, its members' routes too",
+        COMMON | _keys(APPLIED, "table interfaces"),
+    ),
     "openvswitch": Key(LATER, "Open vSwitch", _OPENVSWITCH),
     "wifis": Key(
         REFUSED,

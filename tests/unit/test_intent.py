@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from projects import make, one_host, specs
@@ -105,6 +106,29 @@ def test_netplans_port_flags_are_the_bridges(tmp_path: Path) -> None:
     assert "no bridge lists eno1" in str(error_of(tmp_path, alone))
 
 
+def test_routes_of_a_vrf_are_in_its_table(tmp_path: Path) -> None:
+    """Routes of the VRF and of its members, and its rules, are in its table where they name none;
+    networks of different VRFs may overlap."""
+    data = """
+        network:
+          ethernets:
+            a: {addresses: [198.18.1.1/24], routes: [{to: 198.18.9.0/24, via: 198.18.1.2}]}
+            b: {addresses: [198.18.1.3/24], routes: [{to: default, via: 198.18.1.2, table: 7}]}
+          vrfs:
+            red:
+              table: 10
+              interfaces: [a]
+              routes: [{to: default, via: 198.18.1.2}]
+              routing-policy: [{from: 198.18.2.0/24}]
+            blue: {table: 20, interfaces: [b]}
+    """
+    found: Any = specs(render_state(one_host(tmp_path, data), "h1"))
+    tables = {name: [r["table"] for r in each.get("routes", ())] for name, each in found.items()}
+    assert tables["ethernet/a"] == tables["vrf/red"] == [10]
+    assert tables["ethernet/b"] == [7]
+    assert found["rule/from 198.18.2.0/24 table 10"]["table"] == 10
+
+
 def test_sysctls_are_texts_as_the_kernel_takes_them(tmp_path: Path) -> None:
     """Numbers, several numbers, lists, and names with slashes for devices that have dots."""
     data = """
@@ -153,7 +177,16 @@ REFUSED = [
     ("network: {version: 3}", "netplan's version is 2"),
     ("network: {renderer: NetworkManager}", "systemd-networkd"),
     ("network: {ethernets: {e: {gateway4: 10.0.0.1}}}", "routes: [{to: default, via: ADDRESS}]"),
-    ("network: {vrfs: {b: {}}}", "this fleet cannot apply VRFs yet"),
+    ("network: {vrfs: {b: {}}}", "table is missing"),
+    ("network: {vrfs: {b: {table: 0}}}", "too small: at least 1"),
+    (
+        "network: {vrfs: {b: {table: 9, routes: [{to: default, via: 198.18.0.1, table: 8}]}}}",
+        "8 is not the table of b, which is 9",
+    ),
+    (
+        "network: {vrfs: {a: {table: 8}, b: {table: 9, interfaces: [a]}}}",
+        "a is a VRF, and none can be in another",
+    ),
     ("network: {wifis: {w: {}}}", "no wireless"),
     ("libvirt: {guests: {}}", "unknown key"),
     ("host: 1", "`host` is fleet's own"),

@@ -18,6 +18,7 @@ KINDS = {
     "802.1q": ("vlan", "8021q", "CONFIG_VLAN_8021Q"),
     "bonding": ("bond", "bonding", "CONFIG_BONDING"),
     "dummy": ("dummy", "dummy", "CONFIG_DUMMY"),
+    "vrf": ("vrf", "vrf", "CONFIG_NET_VRF"),
 }
 
 

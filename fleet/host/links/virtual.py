@@ -12,6 +12,7 @@ from fleet.host.links.link import Link
 from fleet.host.links.link_diff import DEFAULT_MTU, diff_link, leaves, name_taken, observe_link
 from fleet.host.links.steps import Steps
 from fleet.host.links.without import without
+from fleet.host.planning.ledger import Entry
 from fleet.host.spec import decode, encode
 
 TYPE_CHECKING = False
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from fleet.host.change import Change, Resource
     from fleet.host.kernel.observation import Observation
-    from fleet.host.planning.ledger import Entry
 
 
 def diff_virtual(
@@ -80,7 +80,7 @@ def diff_virtual(
                 impact = "none" if key in quiet else "blip"
                 steps.add(key, now.get(key), value, impact=impact)
     # A device that has just been made again is nobody's; the ledger's lists are all to be added.
-    diff_link(steps, wanted, None if differing else entry, observation)
+    diff_link(steps, wanted, _nowhere(entry) if differing else entry, observation)
     return steps.changes
 
 
@@ -89,11 +89,21 @@ def _require(resource: Resource, observation: Observation, capability: str) -> N
     if missing:
         from fleet.host.kernel.capability import option_of
 
-        what = {"vlan": "VLAN", "bond": "bond"}.get(resource.kind, "device")
+        what = {"vlan": "VLAN", "bond": "bond", "vrf": "VRF"}.get(resource.kind, "device")
         remedy = (
             f"boot a kernel that has {option_of(capability)}, or take the {what} out of the intent"
         )
         raise HostError(resource.key, f"a kernel with {capability}", missing, remedy)
+
+
+def _nowhere(entry: Entry | None) -> Entry | None:
+    """Return what outlives a device: its routes that lead nowhere, which are no device's."""
+    if entry is None or not entry.spec:
+        return None
+    routes = [item for item in entry.spec.get("routes") or () if item.get("type") in route.NOWHERE]
+    if not routes:
+        return None
+    return Entry(entry.namespace, entry.kind, entry.name, {"routes": routes}, False, entry.before)
 
 
 def _keeping(wanted: Link, observation: Observation, name: str, entry: Entry | None) -> Link:

@@ -120,7 +120,8 @@ def _addresses(draft: Draft, devices: list[Resource]) -> None:
 
 def _subnets(draft: Draft, devices: list[Resource]) -> None:
     """Two devices in overlapping subnets: the kernel would answer for one through the other."""
-    taken: dict[tuple[int, int, int], tuple[str, Resource]] = {}
+    taken: dict[tuple[str, int, int, int], tuple[str, Resource]] = {}
+    vrfs = _vrfs(devices)
     lengths: set[int] = set()
     texts = [(text, r) for r in devices for text in addresses_of((r.spec or {}).get("addresses"))]
     # The larger first: what overlaps a smaller one is then in it or around it.
@@ -129,8 +130,9 @@ def _subnets(draft: Draft, devices: list[Resource]) -> None:
         if size == ip.bits(text) or ip.link_local(text):
             continue  # an address of its own, as a service's, or of its own link
         family, number, _ = ip.subnet(text)
+        vrf = vrfs.get(resource.name, "")
         for length in lengths:
-            other = taken.get((family, number >> (size - length), length))
+            other = taken.get((vrf, family, number >> (size - length), length))
             if other is None or other[1] is resource:
                 continue
             if ip.host(other[0]) != ip.host(text):
@@ -142,8 +144,19 @@ def _subnets(draft: Draft, devices: list[Resource]) -> None:
                     "addresses",
                 )
             break
-        taken.setdefault((family, number, size), (text, resource))
+        taken.setdefault((vrf, family, number, size), (text, resource))
         lengths.add(size)
+
+
+def _vrfs(devices: list[Resource]) -> dict[str, str]:
+    """Return the VRF of each device that is in one, by device; a VRF is in itself."""
+    found: dict[str, str] = {}
+    for resource in devices:
+        if resource.kind == "vrf":
+            found[resource.name] = resource.name
+            members = (resource.spec or {}).get("interfaces") or ()
+            found.update(dict.fromkeys(members, resource.name))
+    return found
 
 
 def _routes(draft: Draft, devices: list[Resource]) -> None:

@@ -52,6 +52,16 @@ def check_management(draft: Draft) -> None:
         if port not in joining or not held or _leaving(draft, port, address):
             continue
         bridge = joining[port]
+        if draft.by_device[bridge].kind == "vrf":
+            # No socket that is not bound to the VRF takes what comes in (vrf.rst, Applications).
+            draft.problem(
+                draft.by_device[bridge].key,
+                f"{port}, through which the host is managed, in no VRF",
+                f"sshd is not bound to {bridge}",
+                f"leave {port} out of the interfaces, or move management to another NIC first",
+                "interfaces",
+            )
+            continue
         draft.problem(
             draft.by_device[bridge].key,
             f"{address}, through which the host is managed, on {bridge}",

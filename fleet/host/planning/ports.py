@@ -23,6 +23,8 @@ def pin_mac(draft: Draft) -> None:
     for port, bridge in draft.joining().items():
         if port not in nics or draft.spec_of(bridge).get("macaddress"):
             continue
+        if draft.by_device[bridge].kind == "vrf":
+            continue  # a MAC of its own is never sent
         mac = draft.observation.links[port]["mac"]
         reason = f"takes the MAC of {port}, which carries management"
         created = next((c for c in draft.changes if _creates(c, bridge)), None)

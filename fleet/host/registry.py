@@ -65,6 +65,7 @@ KINDS = (
     Entry("nftables", "nftables", 70, phase="rule"),
     Entry("flows", "flows", 71, phase="rule"),
     Entry("policy", "policies", 71, phase="rule"),
+    Entry("nwfilter", "nwfilters", 89, phase="rule", under="libvirt"),
     Entry("network", "networks", 90, phase="rule", under="libvirt"),
     Entry("rule", "routing-policy", 80, phase="rule", under="device"),
 )

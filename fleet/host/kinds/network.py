@@ -38,12 +38,7 @@ class Network:
 
     def __post_init__(self) -> None:
         """Refuse what is no definition of a network; the controller alone comes here."""
-        try:
-            tag = tree.parse(self.xml)["tag"]
-        except ValueError as error:
-            raise ValueError(f"{self.xml[:60]!r}: {error}") from error
-        if tag != "network":
-            raise ValueError(f"libvirt's XML of a network is expected, and this is <{tag}>")
+        tree.expect(self.xml, "network")
 
 
 #: What the whole of a resource in intent is, where it is no mapping of the fields.
@@ -90,7 +85,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     try:
         now = _read(observation, resource.name)
     except CommandError as error:
-        raise _silent(resource.key, error) from error
+        raise networks.silent(resource.key, error) from error
     try:
         wanted = networks.normal(system, words.xml)
         if networks.name_of(words.xml) != resource.name:
@@ -138,15 +133,6 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     if now["autostart"] != words.autostart:
         steps.add("autostart", now["autostart"], words.autostart, touches=(book,))
     return steps.changes
-
-
-def _silent(key: str, error: CommandError) -> HostError:
-    return HostError(
-        key,
-        "libvirt to answer",
-        networks.reason_of(error),
-        "start libvirtd, or install libvirt-daemon-system and libvirt-clients",
-    )
 
 
 def _devices(wanted: dict[str, Any]) -> list[str]:
@@ -198,7 +184,7 @@ def remove(entry: Entry, observation: Observation) -> list[Change]:
     try:
         now = _read(observation, entry.name)
     except CommandError as error:
-        raise _silent(entry.key, error) from error
+        raise networks.silent(entry.key, error) from error
     if now is None:
         return []
     bridge = networks.bridge_of(now["running"])

@@ -80,6 +80,11 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
 
         for name, (before, after) in network_differences(snapshot, now).items():
             add("networks", name, "", before, after)
+    if snapshot["scope"].get("nwfilters"):
+        from fleet.host.reverting.restore_networks import filter_differences
+
+        for name, (before, after) in filter_differences(snapshot, now).items():
+            add("nwfilters", name, "", before, after)
     for name, inner in snapshot["namespaces"].items():
         there = now["namespaces"].get(name)
         if inner is None or there is None:

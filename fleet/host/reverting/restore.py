@@ -108,7 +108,7 @@ def _pass(
         # First, for its bridges' own devices come and go with its database.
         restore_switches(step)
         step.look()
-    if before["scope"].get("networks"):
+    if before["scope"].get("networks") or before["scope"].get("nwfilters"):
         from fleet.host.reverting.restore_networks import restore_networks
 
         # Before the links: a network's bridge comes and goes with it.

@@ -1,4 +1,4 @@
-"""Put back libvirt's networks: what was defined, what ran, and what starts by itself.
+"""Put back libvirt's networks and filters: what was defined, what ran, what starts by itself.
 
 libvirt keeps its books at once, so the old documents are in the snapshot before the first change.
 At a boot nothing runs yet and libvirt is not there: its files are what is put back.
@@ -7,7 +7,7 @@ At a boot nothing runs yet and libvirt is not there: its files are what is put b
 from __future__ import annotations
 
 from fleet.host.kernel.system import CommandError
-from fleet.host.virtual import networks
+from fleet.host.virtual import filters, networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Where libvirt's network driver keeps its definitions (src/network/bridge_driver.c).
 FOLDER = "/etc/libvirt/qemu/networks"
+#: And its filter driver (src/nwfilter/nwfilter_driver.c).
+FILTERS = "/etc/libvirt/nwfilter"
 
 
 def read_networks(system: System, names: list[str]) -> Record:
@@ -52,8 +54,37 @@ def network_differences(snapshot: Record, now: Record) -> dict[str, tuple[Any, A
     return found
 
 
+def read_filters(system: System, names: list[str]) -> Record:
+    """Return filters as {"xml"} by name, None for one that is not there, ``error`` as above."""
+    if not names:
+        return {}
+    try:
+        known = filters.listing(system)
+        texts = {name: filters.read(system, name, known) for name in names}
+    except CommandError as error:
+        return {name: {"error": networks.reason_of(error)} for name in names}
+    return {name: None if text is None else {"xml": text} for name, text in texts.items()}
+
+
+def filter_differences(snapshot: Record, now: Record) -> dict[str, tuple[Any, Any]]:
+    """Return the filters that are not what they were, as (then, now) by name."""
+    found = {}
+    for name in snapshot["scope"].get("nwfilters") or ():
+        then, have = snapshot["nwfilters"].get(name), now["nwfilters"].get(name)
+        if then is None or have is None or "error" in have:
+            if then is not have:
+                found[name] = (then, have)
+        elif not filters.same(then["xml"], have["xml"]):
+            found[name] = (then, have)
+    return found
+
+
 def restore_networks(step: Step) -> None:
-    """Make the networks of the scope what they were."""
+    """Make the filters and the networks of the scope what they were."""
+    for name, (then, have) in filter_differences(step.then, step.now).items():
+        if have is None or "error" not in have:
+            texts = (then and then["xml"], have and have["xml"])
+            step.attempt("nwfilters", name, filters.put, step.system, name, *texts)
     for name, (then, have) in network_differences(step.then, step.now).items():
         if have is None or "error" not in have:
             step.attempt("networks", name, networks.put, step.system, name, then, have)
@@ -61,7 +92,8 @@ def restore_networks(step: Step) -> None:
 
 def needed(snapshot: Record) -> bool:
     """Say whether a boot has to put something of a snapshot back (``transactions.points``)."""
-    return bool((snapshot.get("scope") or {}).get("networks"))
+    scope = snapshot.get("scope") or {}
+    return bool(scope.get("networks") or scope.get("nwfilters"))
 
 
 def put_back(system: System, snapshot: Record) -> list[str]:
@@ -72,23 +104,36 @@ def put_back(system: System, snapshot: Record) -> list[str]:
             _put_files(system.root + FOLDER, name, then or {"defined": "", "autostart": False})
         except OSError as error:
             left.append(f"the network {name} of libvirt: {error}")
+    for name, then in (snapshot.get("nwfilters") or {}).items():
+        try:
+            _put_file(f"{system.root}{FILTERS}/{name}.xml", then["xml"] if then else "")
+        except OSError as error:
+            left.append(f"the filter {name} of libvirt: {error}")
     return left
+
+
+def _put_file(place: str, text: str) -> None:
+    """Write a definition whole, or take it away where there was none."""
+    import os
+
+    if not text:
+        if os.path.lexists(place):
+            os.unlink(place)
+        return
+    fresh = f"{place}.fleet"
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(fresh, place)
 
 
 def _put_files(folder: str, name: str, then: Record) -> None:
     import os
 
     place, link = f"{folder}/{name}.xml", f"{folder}/autostart/{name}.xml"
-    if then["defined"]:
-        fresh = f"{place}.fleet"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(then["defined"])
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(fresh, place)
-    elif os.path.lexists(place):
-        os.unlink(place)
+    _put_file(place, then["defined"])
     starts = bool(then["defined"] and then["autostart"])
     if os.path.lexists(link) and not starts:
         os.unlink(link)

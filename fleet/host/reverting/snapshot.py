@@ -87,11 +87,14 @@ def _switches(system: System, scope: Record) -> Record:
 
 
 def _networks(system: System, scope: Record) -> Record:
-    if not scope.get("networks"):
-        return {"networks": {}}
-    from fleet.host.reverting.restore_networks import read_networks
+    if not scope.get("networks") and not scope.get("nwfilters"):
+        return {"networks": {}, "nwfilters": {}}
+    from fleet.host.reverting.restore_networks import read_filters, read_networks
 
-    return {"networks": read_networks(system, scope["networks"])}
+    return {
+        "networks": read_networks(system, scope["networks"]),
+        "nwfilters": read_filters(system, scope.get("nwfilters") or []),
+    }
 
 
 def _namespaces(system: System, scope: Record, like: Snapshot | None) -> Record:

@@ -172,6 +172,8 @@ def scope_of(plan: Plan) -> dict[str, Any]:
                 scope["networks"] = sorted({*scope["networks"], rest})
                 # A network that forwards turns this on when it starts, and never off.
                 scope["sysctls"] = sorted({*scope["sysctls"], "net.ipv4.ip_forward"})
+            elif sort == "nwfilter":
+                scope["nwfilters"] = sorted({*scope["nwfilters"], rest})
             elif sort == "nftables":
                 scope["tables"] = sorted({*scope["tables"], rest})
             elif sort == "namespace":
@@ -211,6 +213,7 @@ def _scope() -> dict[str, Any]:
         "switches": {},
         "flows": {},
         "networks": [],
+        "nwfilters": [],
         "rules": False,
         "whole": False,
         "namespaces": {},

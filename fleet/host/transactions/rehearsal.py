@@ -54,6 +54,7 @@ NETWORKS = (
     "subprocess",
     "fleet.host.kernel.system",
     "fleet.host.reverting.restore_networks",
+    "fleet.host.virtual.filters",
     "fleet.host.virtual.networks",
     "fleet.host.virtual.tree",
 )
@@ -67,7 +68,8 @@ def rehearse(system: System, snapshot: Any) -> None:
     from fleet.host.reverting.snapshot_parts import has_switches
 
     switches = SWITCHES if has_switches(snapshot["scope"]) else ()
-    books = NETWORKS if snapshot["scope"].get("networks") else ()
+    scope = snapshot["scope"]
+    books = NETWORKS if scope.get("networks") or scope.get("nwfilters") else ()
     for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches, *books):
         __import__(name)
 

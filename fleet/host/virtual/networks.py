@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posix
 
+from fleet.host.change import HostError
 from fleet.host.kernel.system import CommandError, exists
 from fleet.host.virtual import tree
 
@@ -297,3 +298,13 @@ def reason_of(error: CommandError) -> str:
             del lines[number:]  # only what follows from a definition that was refused
             break
     return "; ".join(line for line in lines if "/dev/stdin" not in line)[:600]
+
+
+def silent(key: str, error: CommandError) -> HostError:
+    """Return what a resource is told of where libvirt does not answer."""
+    return HostError(
+        key,
+        "libvirt to answer",
+        reason_of(error),
+        "start libvirtd, or install libvirt-daemon-system and libvirt-clients",
+    )

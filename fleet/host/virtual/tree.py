@@ -53,6 +53,16 @@ def parse(text: str) -> Tree:
     return root
 
 
+def expect(text: str, tag: str) -> None:
+    """Refuse a text that is no document of such a root; raises ValueError."""
+    try:
+        found = parse(text)["tag"]
+    except ValueError as error:
+        raise ValueError(f"{text[:60]!r}: {error}") from error
+    if found != tag:
+        raise ValueError(f"libvirt's XML of a {tag} is expected, and this is <{found}>")
+
+
 def write(tree: Tree) -> str:
     """Return a tree as a document."""
     inner = _escaped(tree["text"]) + "".join(write(child) for child in tree["children"])

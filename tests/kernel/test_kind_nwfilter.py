@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypervisor import HelperFailed, applied, confirm
+from hypervisor import PACKAGES, REPOSITORY, HelperFailed, applied, confirm
 from virtual import MISSING, LibvirtHost, libvirt_host
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not on this machine: {', '.join(MISSING)}")
@@ -49,6 +52,19 @@ def books(host: LibvirtHost) -> dict[str, str]:
     """All filters as libvirt writes them."""
     found = [line.split()[1] for line in host.virsh("nwfilter-list").splitlines() if line.strip()]
     return {name: host.virsh("nwfilter-dumpxml", name) for name in found}
+
+
+#: What the boot's unit does with a snapshot before libvirtd starts.
+BOOT = """
+import json, sys
+sys.path[:0] = [{repository!r}]
+sys.path.append({packages!r})
+from fleet.host.kernel.system import System
+from fleet.host.transactions import points
+snapshot = json.load(open("/run/snapshot.json"))
+assert points.needed(snapshot) == ["files", "libvirt"]
+print(points.put_back("libvirt", System(), snapshot))
+"""
 
 
 def state(**filters: str) -> dict[str, Any]:
@@ -118,6 +134,27 @@ def test_new_filters_that_nobody_confirms_are_gone(host: LibvirtHost) -> None:
     helper.process.kill()
     assert host.wait_for_outcome()["state"] == "REVERTED"
     assert books(host) == before
+
+
+def test_a_boot_puts_back_the_files_before_libvirtd_starts(host: LibvirtHost) -> None:
+    """A host that went down before the confirm has, at its boot, the filters it had before."""
+    define(host, OUTER.replace("a-guest", "old"))
+    before = books(host)
+    then = {"xml": before["old"]}
+    define(host, f"<filter name='old'>{uuid_of(before['old'])}</filter>")
+    define(host, INNER)
+    host.signal(signal.SIGKILL)
+    snapshot = {"scope": {"nwfilters": ["b-web", "old"]}, "networks": {}}
+    snapshot["nwfilters"] = {"b-web": None, "old": then}
+    (host.root / "run/snapshot.json").write_text(json.dumps(snapshot))
+    script = BOOT.format(repository=REPOSITORY, packages=PACKAGES)
+    assert host.sh(sys.executable, "-c", script).strip() == "[]"
+    host.run_daemon()
+    assert books(host) == before
+
+
+def uuid_of(xml: str) -> str:
+    return next(line for line in xml.splitlines() if "<uuid>" in line)
 
 
 def test_a_filter_that_a_guest_uses_is_not_deleted(host: LibvirtHost) -> None:

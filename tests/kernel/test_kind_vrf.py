@@ -97,16 +97,17 @@ def test_what_somebody_gave_a_member_stays(host: Space) -> None:
 
 @needs("vrf")
 def test_two_vrfs_with_the_same_addresses(host: Space) -> None:
-    """Two networks of one subnet stand side by side, and each is reached from its own VRF alone."""
+    """A bridge and a NIC in one subnet, each in a VRF: each is reached from its own VRF alone."""
     with space() as red, space() as blue:
         for other, name, end in ((red, "r0", "198.18.1.2"), (blue, "b0", "198.18.1.3")):
             connect(host, name, other, "eth0")
             other.ip(f"address add {end}/24 dev eth0")
         host.roll(
             {
-                "ethernet/r0": {"addresses": [{"address": "198.18.1.1/24"}]},
+                "ethernet/r0": {},
+                "bridge/br0": {"interfaces": ["r0"], "addresses": [{"address": "198.18.1.1/24"}]},
                 "ethernet/b0": {"addresses": [{"address": "198.18.1.4/24"}]},
-                "vrf/red": {"table": 10, "interfaces": ["r0"]},
+                "vrf/red": {"table": 10, "interfaces": ["br0"]},
                 "vrf/blue": {"table": 20, "interfaces": ["b0"]},
             }
         )

@@ -155,7 +155,7 @@ def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
     """Yield an MTU that the kernel cuts, a number that another VXLAN has, a link that is none."""
     spec, name = resource.spec or {}, resource.name
     lower = facts.device(spec.get("link") or "")
-    if lower and (lower == name or facts.kind(lower) in ("loopback", "tun")):
+    if lower and (lower == name or facts.kind(lower) == "tun"):
         yield facts.problem(
             resource, "link", "a device that leads to the peers",
             "it is this device itself" if lower == name else f"{lower} is {facts.said(lower)}",

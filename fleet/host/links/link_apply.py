@@ -22,6 +22,7 @@ ENODEV, EEXIST, EBUSY, EADDRNOTAVAIL = 19, 17, 16, 99
 FOREVER = 0xFFFFFFFF
 #: include/uapi/linux/if_addr.h
 NODAD = 0x02
+_IFAPROT_KERNEL_LL = 3  # linux/if_addr.h, since Linux 5.18
 _RT_SCOPE_LINK = 253
 
 
@@ -191,7 +192,8 @@ def keeping(system: System, index: int, but: str = "") -> Iterator[None]:
 
     The kernel takes away an interface's routes with its last IPv4 address, and routes that name
     an address as source with that address (fib_sync_down_addr). ``but`` is an address that the
-    step itself takes away.
+    step itself takes away. A link-local address that the kernel made it makes again itself, from
+    the MAC that the device has by then (addrconf_dev_config).
     """
     from fleet.host.links.route_apply import replay, routes_of
 
@@ -201,7 +203,8 @@ def keeping(system: System, index: int, but: str = "") -> Iterator[None]:
         yield
     now = {identity(message) for message in messages(system, index)}
     for message in addresses:
-        if identity(message) not in now and text_of(message) != but:
+        own = message.get_attr("IFA_PROTO") == _IFAPROT_KERNEL_LL
+        if identity(message) not in now and text_of(message) != but and not own:
             put_address(system, index, message)
     replay(system, routes, routes_of(system, index))
 

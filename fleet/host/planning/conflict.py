@@ -72,7 +72,7 @@ def _ports(draft: Draft, devices: list[Resource]) -> None:
     bridges = {resource.name for resource in devices if resource.kind == "bridge"}
     for resource in devices:
         for port in (resource.spec or {}).get("interfaces") or ():
-            if port in bridges:
+            if port in bridges and resource.kind != "vrf":
                 draft.problem(
                     resource.key,
                     "ports that are not bridges",

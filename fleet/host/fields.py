@@ -230,6 +230,15 @@ def _libvirt_name(value: str) -> str:
     return value
 
 
+def _interface_key(value: str) -> str:
+    if ":" in value:
+        return _mac(value)
+    # virDomainDeviceAliasIsUserAlias() and its characters in src/conf/domain_conf.c.
+    if not re.fullmatch(r"ua-[A-Za-z0-9_.-]{1,60}", value):
+        raise ValueError(f"{value!r} is no MAC address, and no alias such as ua-uplink")
+    return value
+
+
 def _policy_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,47}", value):
         raise ValueError(f"{value!r} is not a name of a policy: letters, digits, _ . - only")
@@ -259,6 +268,8 @@ NamespaceName = Annotated[str, Check(_namespace_name)]
 TableName = Annotated[str, Check(_table_name)]
 #: A network of libvirt's.
 LibvirtName = Annotated[str, Check(_libvirt_name)]
+#: An interface of a guest of libvirt's: its MAC address, or the alias that its definition has.
+InterfaceKey = Annotated[str, Check(_interface_key)]
 PolicyName = Annotated[str, Check(_policy_name)]
 MAC = Annotated[str, Check(_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.

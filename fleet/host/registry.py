@@ -67,6 +67,7 @@ KINDS = (
     Entry("policy", "policies", 71, phase="rule"),
     Entry("nwfilter", "nwfilters", 89, phase="rule", under="libvirt"),
     Entry("network", "networks", 90, phase="rule", under="libvirt"),
+    Entry("guest", "guests", 91, phase="rule", under="libvirt"),
     Entry("rule", "routing-policy", 80, phase="rule", under="device"),
 )
 

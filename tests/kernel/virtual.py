@@ -14,10 +14,15 @@ from hypervisor import Hypervisor, hypervisor, until
 MISSING = [name for name in ("libvirtd", "virsh", "dnsmasq") if not shutil.which(name)]
 
 #: Nothing of the machine's libvirt is seen. /dev/kvm is masked: where it opens and does not work,
-#: libvirt tries QEMU with it for seconds on every call.
+#: libvirt tries QEMU with it for seconds on every call, as it does where what masks it can be
+#: written (virQEMUCapsIsValid, src/qemu/qemu_capabilities.c).
 START = """
 set -e
-if [ -e /dev/kvm ]; then mount --bind /dev/null /dev/kvm; fi
+if [ -e /dev/kvm ]; then
+    : > /run/no-kvm
+    mount --bind /run/no-kvm /dev/kvm
+    mount -o remount,bind,ro /dev/kvm
+fi
 mkdir -p /etc/libvirt /var/cache/libvirt
 mount -t tmpfs -o mode=755 tmpfs /etc/libvirt
 mount -t tmpfs -o mode=755 tmpfs /var/cache/libvirt

@@ -188,7 +188,7 @@ REFUSED = [
         "a is a VRF, and none can be in another",
     ),
     ("network: {wifis: {w: {}}}", "no wireless"),
-    ("libvirt: {guests: {}}", "unknown key"),
+    ("libvirt: {guest: {}}", "unknown key"),
     ("host: 1", "`host` is fleet's own"),
     ("network: {ethernets: {a: {}}, bridges: {a: {}}}", "a is already under ethernets"),
     ("network: {ethernets: {a: {set-name: b}, b: {}}}", "b is the name of another device"),

@@ -85,6 +85,11 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
 
         for name, (before, after) in filter_differences(snapshot, now).items():
             add("nwfilters", name, "", before, after)
+    if snapshot["scope"].get("guests"):
+        from fleet.host.reverting.restore_guests import guest_differences
+
+        for name, (before, after) in guest_differences(snapshot, now).items():
+            add("guests", name, "", before, after)
     for name, inner in snapshot["namespaces"].items():
         there = now["namespaces"].get(name)
         if inner is None or there is None:

@@ -108,7 +108,8 @@ def _pass(
         # First, for its bridges' own devices come and go with its database.
         restore_switches(step)
         step.look()
-    if before["scope"].get("networks") or before["scope"].get("nwfilters"):
+    scope = before["scope"]
+    if any(map(scope.get, ("networks", "nwfilters", "guests"))):
         from fleet.host.reverting.restore_networks import restore_networks
 
         # Before the links: a network's bridge comes and goes with it.

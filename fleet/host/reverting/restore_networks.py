@@ -7,6 +7,7 @@ At a boot nothing runs yet and libvirt is not there: its files are what is put b
 from __future__ import annotations
 
 from fleet.host.kernel.system import CommandError
+from fleet.host.reverting import restore_guests
 from fleet.host.virtual import filters, networks
 
 TYPE_CHECKING = False
@@ -80,7 +81,10 @@ def filter_differences(snapshot: Record, now: Record) -> dict[str, tuple[Any, An
 
 
 def restore_networks(step: Step) -> None:
-    """Make the filters and the networks of the scope what they were."""
+    """Make the filters, the networks and the guests of the scope what they were.
+
+    Guests let go of what is new before it ends, and take what is old after it is back.
+    """
     for name, (then, have) in filter_differences(step.then, step.now).items():
         if have is None or "error" not in have:
             texts = (then and then["xml"], have and have["xml"])
@@ -88,12 +92,13 @@ def restore_networks(step: Step) -> None:
     for name, (then, have) in network_differences(step.then, step.now).items():
         if have is None or "error" not in have:
             step.attempt("networks", name, networks.put, step.system, name, then, have)
+    restore_guests.restore_guests(step)
 
 
 def needed(snapshot: Record) -> bool:
     """Say whether a boot has to put something of a snapshot back (``transactions.points``)."""
     scope = snapshot.get("scope") or {}
-    return bool(scope.get("networks") or scope.get("nwfilters"))
+    return any(map(scope.get, ("networks", "nwfilters", "guests")))
 
 
 def put_back(system: System, snapshot: Record) -> list[str]:
@@ -106,13 +111,13 @@ def put_back(system: System, snapshot: Record) -> list[str]:
             left.append(f"the network {name} of libvirt: {error}")
     for name, then in (snapshot.get("nwfilters") or {}).items():
         try:
-            _put_file(f"{system.root}{FILTERS}/{name}.xml", then["xml"] if then else "")
+            put_file(f"{system.root}{FILTERS}/{name}.xml", then["xml"] if then else "")
         except OSError as error:
             left.append(f"the filter {name} of libvirt: {error}")
-    return left
+    return left + restore_guests.put_back(system, snapshot)
 
 
-def _put_file(place: str, text: str) -> None:
+def put_file(place: str, text: str) -> None:
     """Write a definition whole, or take it away where there was none."""
     import os
 
@@ -133,7 +138,7 @@ def _put_files(folder: str, name: str, then: Record) -> None:
     import os
 
     place, link = f"{folder}/{name}.xml", f"{folder}/autostart/{name}.xml"
-    _put_file(place, then["defined"])
+    put_file(place, then["defined"])
     starts = bool(then["defined"] and then["autostart"])
     if os.path.lexists(link) and not starts:
         os.unlink(link)

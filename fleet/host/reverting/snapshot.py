@@ -87,13 +87,15 @@ def _switches(system: System, scope: Record) -> Record:
 
 
 def _networks(system: System, scope: Record) -> Record:
-    if not scope.get("networks") and not scope.get("nwfilters"):
-        return {"networks": {}, "nwfilters": {}}
+    if not any(map(scope.get, ("networks", "nwfilters", "guests"))):
+        return {"networks": {}, "nwfilters": {}, "guests": {}}
+    from fleet.host.reverting.restore_guests import read_guests
     from fleet.host.reverting.restore_networks import read_filters, read_networks
 
     return {
-        "networks": read_networks(system, scope["networks"]),
+        "networks": read_networks(system, scope.get("networks") or []),
         "nwfilters": read_filters(system, scope.get("nwfilters") or []),
+        "guests": read_guests(system, scope.get("guests") or []),
     }
 
 

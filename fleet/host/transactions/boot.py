@@ -23,7 +23,7 @@ EARLY = ("sysctl", "nftables", "policy")
 #: What a switch forgets whenever it starts, not only at a boot.
 SWITCH = ("flows",)
 #: What is in books of its own that last, and whose server starts after all units of fleet's.
-LASTING = ("network", "nwfilter")
+LASTING = ("network", "nwfilter", "guest")
 #: The phases that apply some kinds alone; ``late`` applies all.
 PHASES = {"early": EARLY, "switch": SWITCH}
 

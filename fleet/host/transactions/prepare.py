@@ -174,6 +174,8 @@ def scope_of(plan: Plan) -> dict[str, Any]:
                 scope["sysctls"] = sorted({*scope["sysctls"], "net.ipv4.ip_forward"})
             elif sort == "nwfilter":
                 scope["nwfilters"] = sorted({*scope["nwfilters"], rest})
+            elif sort == "guest":
+                scope["guests"] = sorted({*scope["guests"], rest})
             elif sort == "nftables":
                 scope["tables"] = sorted({*scope["tables"], rest})
             elif sort == "namespace":
@@ -214,6 +216,7 @@ def _scope() -> dict[str, Any]:
         "flows": {},
         "networks": [],
         "nwfilters": [],
+        "guests": [],
         "rules": False,
         "whole": False,
         "namespaces": {},

@@ -69,6 +69,10 @@ def expected_after(probes: list[Probe], changes: tuple[Change, ...]) -> list[Pro
         for port in (change.before, change.after)
         if port
     }
+    # The taps of libvirt's guests are behind the guest's own token.
+    taps = [(change, change.touches[1:]) for change in changes if change.kind == "guest"]
+    moved |= {tap for change, names in taps for tap in names if change.after is not None}
+    gone |= {tap for change, names in taps for tap in names if change.after is None}
     kept = []
     for probe in probes:
         name = probe["name"]

@@ -47,15 +47,19 @@ SWITCHES = (
     "fleet.host.switches.picture",
     "fleet.host.switches.operations",
 )
-#: And where libvirt's networks do.
+#: And where libvirt's networks, filters and guests do.
 NETWORKS = (
     "os",
     "pyexpat",
     "subprocess",
     "fleet.host.kernel.system",
+    "fleet.host.reverting.restore_guests",
     "fleet.host.reverting.restore_networks",
     "fleet.host.virtual.filters",
+    "fleet.host.virtual.guests",
     "fleet.host.virtual.networks",
+    "fleet.host.virtual.overlay",
+    "fleet.host.virtual.pins",
     "fleet.host.virtual.tree",
 )
 
@@ -69,7 +73,7 @@ def rehearse(system: System, snapshot: Any) -> None:
 
     switches = SWITCHES if has_switches(snapshot["scope"]) else ()
     scope = snapshot["scope"]
-    books = NETWORKS if scope.get("networks") or scope.get("nwfilters") else ()
+    books = NETWORKS if any(map(scope.get, ("networks", "nwfilters", "guests"))) else ()
     for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches, *books):
         __import__(name)
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     Tree = dict[str, Any]
 
 #: Elements whose order says nothing: libvirt finds each by its own name, MAC or address.
-UNORDERED = ("host", "hostname", "portgroup", "range", "route", "txt", "srv", "bootp", "option")
+UNORDERED = (
+    "host", "hostname", "portgroup", "range", "route", "txt", "srv", "bootp", "option",
+)  # fmt: skip
 
 
 def parse(text: str) -> Tree:
@@ -51,6 +53,11 @@ def parse(text: str) -> Tree:
         raise ValueError(f"it is no XML: {error}") from error
     root: Tree = holder["children"][0]
     return root
+
+
+def element(tag: str, **attributes: str) -> Tree:
+    """Return an element with nothing inside."""
+    return {"tag": tag, "attributes": attributes, "text": "", "children": []}
 
 
 def expect(text: str, tag: str) -> None:
@@ -141,4 +148,38 @@ def _without(these: list[Tree], those: list[Tree]) -> list[Tree]:
             found.append(each)
         else:
             left.remove(same)
+    return found
+
+
+def spans(text: str) -> list[tuple[tuple[str, ...], int, int]]:
+    """Return where each element inside the root is, as (path, start, end) in bytes of UTF-8."""
+    import pyexpat
+
+    data = text.encode()
+    parser = pyexpat.ParserCreate("utf-8")
+    open_: list[tuple[str, int]] = []
+    found: list[tuple[tuple[str, ...], int, int]] = []
+    empty = False
+
+    def start(tag: str, _: dict[str, str]) -> None:
+        nonlocal empty
+        empty = True
+        open_.append((tag, parser.CurrentByteIndex))
+
+    def inner(_: str) -> None:
+        nonlocal empty
+        empty = False
+
+    def end(tag: str) -> None:
+        nonlocal empty
+        at = parser.CurrentByteIndex
+        path = tuple(name for name, _ in open_[1:])
+        # Of <a/> expat says the end of it, and of </a> the beginning.
+        whole = empty and data[at - 2 : at] == b"/>"
+        found.append((path, open_.pop()[1], at if whole else data.index(b">", at) + 1))
+        empty = False
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = parser.CommentHandler = inner
+    parser.Parse(data, True)
     return found

@@ -222,7 +222,17 @@ def one_sequence(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
 
 ran = 0
 #: The kinds that were drawn, and how often.
-_ELSEWHERE = {"openvswitch", "flows", "vlan", "dummy", "bond", "vrf", "network", "guest"}
+_ELSEWHERE = {
+    "openvswitch",
+    "flows",
+    "vlan",
+    "dummy",
+    "bond",
+    "vrf",
+    "network",
+    "nwfilter",
+    "guest",
+}
 drawn: Counter[str] = Counter()
 failures: list[str] = []
 

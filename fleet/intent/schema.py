@@ -10,7 +10,8 @@ from typing import Any
 
 from fleet.host import registry
 from fleet.intent.convert import adapter
-from fleet.intent.netplan import APPLIED, MANAGER, NETWORK, SECTIONS, Key, device_table
+from fleet.intent.netplan import APPLIED, MANAGER, MARKED, NETWORK, SECTIONS, Key, device_table
+from fleet.intent.other import HOLDERS, KINDS
 from fleet.intent.source import CONNECTION, DEFAULTS_KEYS, HOST_KEYS, OPTION_KEYS
 
 Schema = dict[str, Any]
@@ -27,6 +28,11 @@ _BOOLEANS: Schema = {
     ],
 }
 _TEXT: Schema = {"type": ["string", "number", "boolean", "null"]}
+_SYSCTL: Schema = {
+    "type": ["object", "null"],
+    "additionalProperties": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
+    "description": "Kernel parameters: their names with dots, and their values.",
+}
 
 
 def intent_schema() -> Schema:
@@ -37,25 +43,29 @@ def intent_schema() -> Schema:
     from fleet.intent.settings import Settings
 
     definitions: Schema = {}
-    sections = {section: _section(kind, section, definitions) for section, kind in SECTIONS.items()}
-    network = _object(
-        {
-            name: sections.get(name, {"description": key.note})
-            for name, key in NETWORK.items()
-            if key.verdict in (APPLIED, MANAGER)
-        }
-    )
+    sections = {section: _devices(kind, section, definitions) for section, kind in SECTIONS.items()}
+    sections |= _others("network", definitions)
+    network: Schema = {
+        name: sections.get(name, {"description": key.note})
+        for name, key in NETWORK.items()
+        if key.verdict in (APPLIED, MANAGER)
+    }
+    inside = {name: inner for name, inner in network.items() if name != "namespaces"}
+    definitions["namespace"] = _object(inside | {"sysctl": _SYSCTL})
+    network["namespaces"] = _named({"$ref": _REF.format(model="namespace")})
     definitions["data"] = {
         "type": ["object", "null"],
-        "description": "Intent (network, sysctl, fleet), and variables for templates.",
+        "description": "Intent, and variables for templates.",
         "properties": {
-            "network": network,
-            "sysctl": {
-                "type": ["object", "null"],
-                "additionalProperties": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
-                "description": "Kernel parameters: their names with dots, and their values.",
-            },
+            "network": _object(network),
+            "sysctl": _SYSCTL,
             "fleet": _settings(_adapted(Settings, definitions), definitions),
+            **{
+                holder: _object(_others(holder, definitions))
+                for holder in HOLDERS
+                if holder != "network"
+            },
+            **_others("", definitions),
         },
     }
     definitions["element"] = _element(HOST_KEYS)
@@ -92,16 +102,56 @@ def _element(keys: tuple[str, ...]) -> Schema:
 
 
 def _adapted(cls: type[Any], definitions: Schema) -> Schema:
-    """Return a class's loosened schema; what it refers to goes into the definitions."""
-    schema = adapter(cls).json_schema(ref_template=_REF)
-    for name, inner in schema.pop("$defs", {}).items():
-        definitions[name] = _loose(inner)
+    """Return a class's loosened schema; what it refers to goes into the definitions.
+
+    Where two kinds have a class of one name, the second's carry its own name in front.
+    """
+    for prefix in ("", f"{cls.__name__}-"):
+        schema = adapter(cls).json_schema(ref_template=_REF.format(model=prefix + "{model}"))
+        inner = {prefix + name: _loose(each) for name, each in schema.pop("$defs", {}).items()}
+        if all(definitions.get(name, each) == each for name, each in inner.items()):
+            break
+    definitions.update(inner)
     return _loose(schema)
 
 
-def _section(kind: str, section: str, definitions: Schema) -> Schema:
+def _named(entry: Schema) -> Schema:
+    """Return the schema of a section: entries by name."""
+    return {"type": ["object", "null"], "additionalProperties": {"anyOf": [entry, _NULL]}}
+
+
+def _others(holder: str, definitions: Schema) -> Schema:
+    """Return the sections under a key of the data whose entries are no devices, by name."""
+    return {
+        entry.section: _named(_other(entry.kind, definitions))
+        for entry in KINDS
+        if entry.under == holder
+    }
+
+
+def _other(kind: str, definitions: Schema) -> Schema:
+    """Return the schema of an entry that is no device, with the short form that its kind takes."""
+    module: Any = registry.load(kind)
+    name = f"entry-{kind}"
+    definitions[name] = _adapted(module.SPEC, definitions)
+    short = getattr(module, "SHORT", "")
+    if not short:
+        return {"$ref": _REF.format(model=name)}
+    return {"anyOf": [{"$ref": _REF.format(model=name)}, definitions[name]["properties"][short]]}
+
+
+def _devices(kind: str, section: str, definitions: Schema) -> Schema:
+    """Return the schema of a section of devices, of each kind that a mark makes of one too."""
+    kinds = [kind, MARKED[section][1]] if section in MARKED else [kind]
+    for each in kinds:
+        definitions[f"device-{each}"] = _device(each, section, definitions)
+    references = [{"$ref": _REF.format(model=f"device-{each}")} for each in kinds]
+    return _named(references[0] if len(references) == 1 else {"anyOf": references})
+
+
+def _device(kind: str, section: str, definitions: Schema) -> Schema:
     device = _adapted(registry.load(kind).SPEC, definitions)
-    table = device_table(section)
+    table = device_table(section, "" if SECTIONS[section] == kind else kind)
     properties = device["properties"]
     for name, key in table.items():
         if key.verdict == MANAGER or (key.verdict == APPLIED and name not in properties):
@@ -110,27 +160,22 @@ def _section(kind: str, section: str, definitions: Schema) -> Schema:
             properties[name] = {**properties[name], "description": key.note}
     options = definitions["Address"]["properties"]
     named = {name: options[name] for name in ("label", "lifetime")}
+    address: Schema = {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "object", "maxProperties": 1, "additionalProperties": _object(named)},
+        ]
+    }
     properties["addresses"] = {
         "type": ["array", "null"],
-        "items": {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "maxProperties": 1,
-                    "additionalProperties": _object(named),
-                },
-            ]
-        },
+        "items": address,
         "description": "Addresses with their prefix lengths.",
     }
-    properties["routing-policy"] = {
-        "type": ["array", "null"],
-        "items": _adapted(registry.load("rule").SPEC, definitions),
-    }
-    definitions[f"device-{kind}"] = device
-    reference = {"anyOf": [{"$ref": f"#/$defs/device-{kind}"}, _NULL]}
-    return {"type": ["object", "null"], "additionalProperties": reference}
+    for entry in registry.KINDS:
+        if entry.under == "device":
+            rules = _adapted(registry.load(entry.kind).SPEC, definitions)
+            properties[entry.section] = {"type": ["array", "null"], "items": rules}
+    return device
 
 
 def _manager(key: Key) -> Schema:

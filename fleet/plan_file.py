@@ -44,7 +44,8 @@ def write(path: Path, plans: Mapping[str, HostPlan], revision: str = "") -> None
     """
     body: dict[str, Any] = {
         "revision": revision,
-        "made_at": time.time(),
+        # Milliseconds: of the digits beyond, two spellings may be one number.
+        "made_at": round(time.time(), 3),
         "made_by": f"{os.environ.get('USER') or os.getuid()}@{socket.gethostname()}",
         "hosts": {
             name: {"state": each.state_digest, "plan": encode(each.plan)}

@@ -52,7 +52,8 @@ class Change:
     that provide it, and means nothing where no change of the plan provides it. ``touches`` names
     the devices whose state this change alters: it is what the digest covers and a revert restores.
     ``NS|device`` is one of another namespace; ``nftables:family/table`` and ``namespace:NS`` are no
-    devices. ``takes`` names what is others' and is lost with it.
+    devices. ``takes`` names what is others' and is lost with it. ``lines`` says for people what
+    differs between two texts, ``+ line`` for what comes and ``- line`` for what goes.
     """
 
     namespace: str = ""
@@ -69,6 +70,7 @@ class Change:
     requires: tuple[str, ...] = ()
     touches: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

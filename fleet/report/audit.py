@@ -85,7 +85,8 @@ def _host_lines(plan: Plan, paint: Paint) -> list[str]:
             continue
         lines.append(f"{paint.changed(title(key))} {_felt(changes[0], paint)}")
         width = max(len(clean(change.what)) for change in changes)
-        lines += [f"  {clean(c.what):<{width}}  {_difference(c)}" for c in changes]
+        for change in changes:
+            lines += _difference_lines(change, width)
     for problem in plan.problems:
         lines += problem_lines(problem, paint)
     return lines
@@ -95,8 +96,15 @@ def _felt(change: Change, paint: Paint) -> str:
     return paint.faint(f"({when(change)})")
 
 
-def _difference(change: Change) -> str:
-    return f"expected {value(change.after)}, found {value(change.before)}"
+def _difference_lines(change: Change, width: int) -> list[str]:
+    what = f"  {clean(change.what):<{width}}"
+    if not change.lines:
+        return [f"{what}  expected {value(change.after)}, found {value(change.before)}"]
+    words = {"+": "expected", "-": "found   "}
+    return [
+        f"{what if number == 0 else ' ' * len(what)}  {words[line[0]]} {clean(line[2:])}"
+        for number, line in enumerate(change.lines)
+    ]
 
 
 def _difference_json(change: Change) -> dict[str, Any]:
@@ -107,6 +115,7 @@ def _difference_json(change: Change) -> dict[str, Any]:
         "actual": encode(change.before),
         "action": change.action,
         "when": when(change),
+        **({"lines": list(change.lines)} if change.lines else {}),
     }
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from fleet.host.change import CREATE, DELETE, IMPACTS, Change, Plan, Problem
 from fleet.host.spec import encode
-from fleet.report.text import Paint, clean, counted, fold, listed, value
+from fleet.report.text import Paint, block, clean, counted, fold, listed, value
 
 MARKS = {CREATE: "+", DELETE: "-"}
+#: Lines of a text, such as a table's rules, that a plan shows by itself.
+LINES = 20
 
 
 def worst(plan: Plan) -> str:
@@ -87,6 +89,7 @@ def change_json(change: Change) -> dict[str, Any]:
         "impact": change.impact,
         "guests": list(change.guests),
         "reason": change.reason,
+        **({"lines": list(change.lines)} if change.lines else {}),
     }
 
 
@@ -166,7 +169,9 @@ def _plan_lines(plan: Plan, paint: Paint, most: int) -> list[str]:
 
 
 def _change_lines(change: Change, paint: Paint, most: int) -> list[str]:
-    lines = [_marked(*line, paint) for line in _attribute_lines(change)] if change.what else []
+    lines = (
+        [_marked(*line, paint) for line in _attribute_lines(change, most)] if change.what else []
+    )
     note = _note(change, most)
     if note:
         painted = paint.faint(note) if change.impact == "none" else paint.changed(note)
@@ -175,22 +180,35 @@ def _change_lines(change: Change, paint: Paint, most: int) -> list[str]:
             lines[-1] += f"  {painted}"
         else:
             lines.append(f"  {painted}" if change.what else painted)
-    if not change.what and change.action == CREATE and isinstance(change.after, dict):
-        lines += [
-            _marked("+", f"+ {clean(name)} {value(data)}", paint)
-            for name, data in change.after.items()
-            # A rule's name is all that it has.
-            if data is not None and f"{name} {data}" not in change.name
-        ]
+    if not change.what and change.action == CREATE:
+        lines += [_marked("+", line, paint) for line in _created(change, LINES if most else 0)]
     return [f"      {line}" for line in lines]
 
 
-def _attribute_lines(change: Change) -> list[tuple[str, str]]:
+def _created(change: Change, most: int) -> list[str]:
+    """Return what a new resource has, a line each."""
+    if isinstance(change.after, str):
+        return [f"  {line}" for line in block(change.after, most)]
+    lines = []
+    for name, data in change.after.items() if isinstance(change.after, dict) else ():
+        if isinstance(data, str) and "\n" in data.rstrip("\n"):
+            lines += [f"+ {clean(name)}", *(f"    {line}" for line in block(data, most))]
+        # A rule's name is all that it has.
+        elif data is not None and f"{name} {data}" not in change.name:
+            lines.append(f"+ {clean(name)} {value(data)}")
+    return lines
+
+
+def _attribute_lines(change: Change, most: int) -> list[tuple[str, str]]:
     """Return a mark and a text for each line; of lines of a file, those that come and go."""
-    before, after = change.before, change.after
+    before, after, what = change.before, change.after, clean(change.what)
+    if change.lines:
+        shown = change.lines[: LINES if most else None]
+        more = counted(len(change.lines) - len(shown), "more line")
+        rest = [] if len(shown) == len(change.lines) else [("~", f"  … {more}; --verbose shows it")]
+        return [("~", f"~ {what}"), *((line[:1], f"    {clean(line)}") for line in shown), *rest]
     if not isinstance(before, (list, tuple)) or not isinstance(after, (list, tuple)):
         return [attribute_line(change)]
-    what = clean(change.what)
     gone = [("-", f"- {what} {value(each)}") for each in before if each not in after]
     come = [("+", f"+ {what} {value(each)}") for each in after if each not in before]
     return [*gone, *come] or [attribute_line(change)]

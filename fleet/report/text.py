@@ -59,6 +59,14 @@ def value(data: Any) -> str:
     return clean(data)
 
 
+def block(text: str, most: int) -> list[str]:
+    """Return a text's lines as they are, safe to print; what is beyond ``most`` is counted."""
+    lines = [clean(line.replace("\t", "  ")) for line in text.rstrip("\n").split("\n")]
+    if most and len(lines) > most:
+        return [*lines[:most], f"… {len(lines) - most} more lines; --verbose shows them"]
+    return lines
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return ``1 host`` or ``2 hosts``."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

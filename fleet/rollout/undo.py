@@ -12,8 +12,9 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fleet.host import registry
 from fleet.host.change import CREATE, DELETE, FILE, Change, amended, resource_key
-from fleet.host.spec import dashed
+from fleet.host.spec import dashed, field_names
 
 
 def before(state: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
@@ -29,10 +30,12 @@ def before(state: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any
         if not change.what and change.action == CREATE:
             resources.pop(change.key, None)
         elif not change.what and change.action == DELETE:
-            resources[change.key] = _resource(change)
+            if not isinstance(change.before, str) or _short(change.kind):
+                resources[change.key] = _resource(change)
         elif change.key in resources:
             spec = resources[change.key].setdefault("spec", {})
-            _take_back(spec, change)
+            if _says(change):
+                _take_back(spec, change)
         if change.what == "routes" and isinstance(change.before, Mapping):
             _give_back(resources.values(), change)
     old["resources"] = list(resources.values())
@@ -70,13 +73,28 @@ def _key(resource: Mapping[str, Any]) -> str:
 
 
 def _resource(change: Change) -> dict[str, Any]:
-    spec = change.before if isinstance(change.before, Mapping) else {}
+    spec: Mapping[str, Any] = {}
+    if isinstance(change.before, str):
+        spec = {_short(change.kind): change.before}
+    elif isinstance(change.before, Mapping):
+        spec = change.before
     return {
         "namespace": change.namespace,
         "kind": change.kind,
         "name": change.name,
         "spec": copy.deepcopy(dict(spec)),
     }
+
+
+def _short(kind: str) -> str:
+    """Return the field that a bare text in an intent means, empty where a kind has none."""
+    return str(getattr(registry.load(kind), "SHORT", ""))
+
+
+def _says(change: Change) -> bool:
+    """Tell whether an intent has words for what a change started from; a snapshot always has."""
+    first = change.what.partition(".")[0].partition("[")[0].replace("-", "_")
+    return not change.lines and first in field_names(registry.load(change.kind).SPEC)
 
 
 def _take_back(spec: dict[str, Any], change: Change) -> None:

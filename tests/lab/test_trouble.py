@@ -196,5 +196,7 @@ def test_secrets_are_in_no_log_and_no_record(world: World) -> None:
             if name != "hosts.yaml":
                 with open(os.path.join(folder, name), "rb") as file:
                     assert secret.encode() not in file.read(), name
-    found = world.run("hv1", "grep", "-rl", secret, "/var", "/run", "/tmp", "/etc", check=False)
+    found = world.run(
+        "hv1", "grep", "-rl", secret, "/var/lib", "/var/log", "/run", "/tmp", "/etc", check=False
+    )
     assert found == ""

@@ -219,3 +219,55 @@ def test_what_others_did_and_cannot_be_kept_is_refused(world: World) -> None:
     world.run("hv1", "cp", "/tmp/kept", path)
     world.fleet("revert", run)
     assert world.picture("hv1") == untouched
+
+
+#: A host's guests in namespaces, and what is neither a device nor on one.
+GUESTS: dict[str, Any] = {
+    "virtual-ethernets": {"vnet1": {"peer": "eth0", "peer-namespace": "g1"}},
+    "bridges": {"br-vm": {"interfaces": ["vnet1"], "addresses": ["10.7.0.1/24"]}},
+    "namespaces": {
+        "g1": {
+            "virtual-ethernets": {
+                "eth0": {
+                    "peer": "vnet1",
+                    "peer-namespace": "host",
+                    "macaddress": "02:00:00:00:07:11",
+                    "addresses": ["10.7.0.11/24"],
+                }
+            }
+        }
+    },
+    "policies": {"guests": {"isolate": True}},
+    "nftables": {"inet/ours": "chain input {\n type filter hook input priority 5;\n}\n"},
+    "shaping": {"vnet1": {"egress": {"rate": "20mbit"}, "ingress": {"rate": "8mbit"}}},
+    "neighbours": {"br-vm": [{"address": "10.7.0.9", "macaddress": "02:00:00:00:07:09"}]},
+    "fdb": {"vnet1": [{"macaddress": "02:00:00:00:07:0a"}]},
+}
+
+
+def rules(world: World) -> str:
+    """Return the two tables, whichever was made first."""
+    tables = (("bridge", "fleet-guests"), ("inet", "ours"))
+    return "".join(world.run("hv1", "nft", "-s", "list", "table", *table) for table in tables)
+
+
+def test_rules_shaping_and_entries_go_back(world: World) -> None:
+    """Tables, limits and entries of a run go with it; what somebody had done to a table before a
+    run comes back with the way back of that run, and is named where it is in the way."""
+    untouched = settled(world, "hv1")
+    runs = [committed(world, "hv1", **GUESTS)]
+    tables = rules(world)
+    world.run("hv1", *["nft", "add", "rule", "bridge", "fleet-guests", "forward", "counter"])
+    world.run("hv1", *["nft", "add", "rule", "inet", "ours", "input", "tcp", "dport", "7", "drop"])
+    drifted = rules(world)
+    assert "found    chain forward: counter" in world.fleet("audit", expect=3).out
+    runs.append(committed(world, "hv1", **GUESTS))
+    assert rules(world) == tables
+
+    world.fleet("revert", runs[1])
+    assert rules(world) == drifted
+    refused = world.fleet("revert", runs[0], expect=1).out
+    assert "+ chain input: tcp dport 7 drop" in refused
+    world.fleet("revert", runs[0], "--allow", "foreign")
+    assert world.run("hv1", "nft", "list", "ruleset") == ""
+    assert changes(untouched, settled(world, "hv1")) == []

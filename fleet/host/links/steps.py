@@ -38,6 +38,7 @@ class Steps:
         provides: Iterable[str] = (),
         requires: Iterable[str] = (),
         touches: tuple[str, ...] | None = None,
+        lines: tuple[str, ...] = (),
     ) -> None:
         """Add one change; ``provides`` and ``requires`` are tokens without the namespace.
 
@@ -60,5 +61,6 @@ class Steps:
                 provides=tuple(self.token(*token.split(":", 1)) for token in provides),
                 requires=tuple(needs),
                 touches=((self.device,) if self.device else ()) if touches is None else touches,
+                lines=lines,
             )
         )

@@ -41,9 +41,10 @@ def split(name: str) -> tuple[str, str]:
     return family, table
 
 
-def listing(system: System, name: str) -> str | None:
-    """Return a table as nft lists it, stateful objects as they are now, None where absent."""
-    done = system.run([NFT, "list", "table", *split(name)], check=False)
+def listing(system: System, name: str, stateless: bool = False) -> str | None:
+    """Return a table as nft lists it, None where absent; stateful objects as they are now."""
+    argv = [NFT, *(("-s",) if stateless else ()), "list", "table", *split(name)]
+    done = system.run(argv, check=False)
     if done.code and "No such file or directory" not in done.err:
         raise HostError(f"nftables/{name}", "to be listed", done.err.strip()[:300])
     return None if done.code else done.out
@@ -216,27 +217,40 @@ def meaning_of(name: str, rules: str, observation: Observation) -> list[Any]:
             "rules",
         )
     with Scratch() as system:
-        _stand_in(system, name, rules, observation)
-        try:
-            system.run([NFT, "-f", "-"], input=script(name, rules))
-        except CommandError as error:
-            raise HostError(
-                f"nftables/{name}",
-                "rules that the kernel takes",
-                reason(error),
-                "correct the rules, or load the kernel module they need",
-                "rules",
-            ) from error
-        made = tables(system)
-        if made != [name]:
-            raise HostError(
-                f"nftables/{name}",
-                "rules of this table alone",
-                f"tables {', '.join(made)}",
-                "close no brace that the rules did not open",
-                "rules",
-            )
+        _load(system, name, rules, observation)
         return live(system, name) or []
+
+
+def spelled(name: str, rules: str, observation: Observation) -> str:
+    """Return a text that ``meaning_of`` took as nft would list it, without what it counts."""
+    from fleet.host.kernel.scratch import Scratch
+
+    with Scratch() as system:
+        _load(system, name, rules, observation)
+        return listing(system, name, stateless=True) or ""
+
+
+def _load(system: System, name: str, rules: str, observation: Observation) -> None:
+    _stand_in(system, name, rules, observation)
+    try:
+        system.run([NFT, "-f", "-"], input=script(name, rules))
+    except CommandError as error:
+        raise HostError(
+            f"nftables/{name}",
+            "rules that the kernel takes",
+            reason(error),
+            "correct the rules, or load the kernel module they need",
+            "rules",
+        ) from error
+    made = tables(system)
+    if made != [name]:
+        raise HostError(
+            f"nftables/{name}",
+            "rules of this table alone",
+            f"tables {', '.join(made)}",
+            "close no brace that the rules did not open",
+            "rules",
+        )
 
 
 def _stand_in(system: System, name: str, rules: str, observation: Observation) -> None:

@@ -37,13 +37,18 @@ def diff_table(resource: Resource, name: str, rules: str, observation: Observati
             "rules",
         )
     steps = Steps(resource)
+    lines: tuple[str, ...] = ()
+    if now is not None:
+        found = ruleset.listing(observation.system, name, stateless=True) or ""
+        lines = differing(found, ruleset.spelled(name, rules, observation))
     steps.add(
-        "rules",
+        "" if now is None else "rules",
         None if now is None else ruleset.body(ruleset.listing(observation.system, name) or ""),
         rules,
         action=CREATE if now is None else UPDATE,
         impact="none" if now is None else "blip",
         reason="" if now is None else "counters of this table start again",
+        lines=lines,
         requires=tuple(f"device:{device}" for device in ruleset.devices(rules)),
         touches=(f"nftables:{name}",),
     )
@@ -58,6 +63,43 @@ def remove_table(entry: Entry, name: str, observation: Observation) -> list[Chan
     steps = Steps(entry)
     steps.add("", ruleset.body(text), None, action=DELETE, touches=(f"nftables:{name}",))
     return steps.changes
+
+
+def differing(before: str, after: str) -> tuple[str, ...]:
+    """Return what two listings of a table differ in: ``+ chain input: tcp dport 22 accept``.
+
+    Elements that packets put into a set are none of it.
+    """
+    one, other = _statements(before), _statements(after)
+    gone, come = list(one), list(other)
+    for statement in one:
+        if statement in come:
+            come.remove(statement)
+            gone.remove(statement)
+    return (*(f"- {each}" for each in gone), *(f"+ {each}" for each in come))
+
+
+def _statements(text: str) -> list[str]:
+    """Return the statements of a listing, each behind the block that it is in."""
+    blocks: list[str] = []
+    found: list[str] = []
+    joined = ""
+    for line in text.splitlines()[1:-1]:
+        joined = f"{joined} {line.strip()}".strip()
+        opened = joined.count("{") - joined.count("}")
+        if joined.endswith("{") and opened == 1 and not joined.startswith("elements"):
+            blocks.append(joined[:-1].strip())
+            found.append(blocks[-1])
+        elif joined == "}":
+            blocks.pop()
+        elif opened:
+            continue
+        elif joined:
+            block = blocks[-1] if blocks else ""
+            found.append(f"{block}: {joined}" if block else joined)
+        joined = ""
+    filled = {each.partition(":")[0] for each in found if each.endswith(": flags dynamic")}
+    return [each for each in found if not any(each.startswith(f"{b}: elements") for b in filled)]
 
 
 def rejecting(observation: Observation, name: str) -> list[str]:

@@ -250,18 +250,23 @@ def _gone(namespace: str, device: str, what: str, text: str) -> Problem:
 
 def _moved(seen: Snapshot, now: Snapshot) -> list[Problem]:
     """Return what others changed since, where the way back would change it again."""
+    from fleet.host.tables.table_diff import differing
+
     found, all_ = [], differences(seen, now)
     moved = {each["name"] for each in all_ if each["part"] == "links"}
     for each in all_:
         if each["part"] == "sysctls" and moved.intersection(each["name"].split("/")):
             continue  # such as net/ipv6/conf/br0/mtu, which follows the device's
         sort = "device" if each["part"] in ("links", "addresses", "vlans") else each["part"]
+        expected, actual = (said(each["part"], each[which]) for which in ("expected", "actual"))
+        if each["part"] == "tables" and isinstance(each["expected"], str) and each["actual"]:
+            expected, actual = "its rules", "; ".join(differing(each["expected"], each["actual"]))
         found.append(
             Problem(
                 resource_key(each["namespace"], sort, each["name"] or "host"),
                 each["what"] if each["part"] == "links" else each["part"],
-                f"{said(each['part'], each['expected'])}, as the run left it",
-                f"{said(each['part'], each['actual'])}: changed by somebody else since",
+                f"{expected}, as the run left it",
+                f"{actual}: changed by somebody else since",
                 _REMEDY,
             )
         )

@@ -69,7 +69,8 @@ def text_of(intent: Words) -> str:
             self.alias_key = None
 
     def text(dumper: Any, data: str) -> Any:
-        style = "|" if "\n" in data else None
+        # A text that ends in empty lines, as a block, would swallow what comes after it.
+        style = "|" if "\n" in data.rstrip("\n") and not data.endswith("\n\n") else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     Dumper.add_representer(str, text)

@@ -157,7 +157,8 @@ def _plan_lines(plan: Plan, paint: Paint, most: int) -> list[str]:
         if len(changes) == 1 and changes[0].what == "value":
             # A sysctl is its value: one line says both.
             first, *notes = _change_lines(changes[0], paint, most)
-            said = first.strip().replace("~ value", head, 1)
+            mark = MARKS[CREATE] if changes[0].before is None else mark
+            said = first.strip().replace(f"{mark} value", f"{mark} {title(key)}", 1)
             lines += [f"  {said}", *notes]
             continue
         lines.append(f"  {_marked(mark, head, paint)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from fleet.adopt import beyond, merged, only_new, shared, text_of
 from fleet.intent.insert import insert
@@ -114,3 +115,12 @@ def test_what_a_host_says_is_no_template() -> None:
 
     text = 'comment "{{ 7 * 7 }} {% if %} {# x #}"'
     assert Renderer([]).text(_quoted(text), {}) == text
+
+
+@pytest.mark.parametrize("rules", ["\n", "chain a {\n}\n\n\n", "\n\nchain a {\n}\n", "  chain a\n"])
+def test_any_text_is_written_so_that_the_file_stays_yaml(rules: str) -> None:
+    """Empty lines in front of a text, or at its end, do not swallow the next host."""
+    data = {"one": {"data": {"nftables": {"ip/a": {"rules": rules}}}}}
+    text, refused = insert("one: {}\ntwo: {}\n", data, text_of)
+    assert not refused
+    assert yaml.safe_load(text) == {**data, "two": {}}

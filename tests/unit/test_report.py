@@ -8,7 +8,7 @@ import pytest
 
 from fleet.host.change import Change, Plan, Problem
 from fleet.report.audit import audit_json, audit_text
-from fleet.report.plan import plan_json, plan_text
+from fleet.report.plan import change_json, plan_json, plan_text
 from fleet.report.run import MEANING, Row, exit_code, run_json, run_text
 from fleet.report.text import Paint, clean, duration, listed, table, value
 from fleet.report.transactions import status_text
@@ -310,3 +310,35 @@ def test_of_a_changed_file_the_lines_that_differ_are_shown() -> None:
     assert "      - text b = 1" in lines
     assert "      + text b = 2" in lines
     assert not any("a = 1" in line for line in lines)
+
+
+def test_of_rules_the_lines_that_differ_are_shown() -> None:
+    """A plan marks each rule that comes or goes, an audit says which was expected; 20 at most."""
+    lines = ("- chain a: counter", "+ chain a: tcp dport 22 accept", *["+ chain b: drop"] * 30)
+    rules = Change(kind="nftables", name="inet/a", what="rules", before="x", after="y", lines=lines)
+    said = plan_text({"hv-1": Plan((rules,))})
+    assert said[2:4] == ["      ~ rules", "          - chain a: counter"]
+    assert "      … 12 more lines; --verbose shows it" in "\n".join(said)
+    assert len(plan_text({"hv-1": Plan((rules,))}, verbose=True)) == len(lines) + 5
+    audit = "\n".join(audit_text({"hv-1": Plan((rules,))}, {"g": ["hv-1"]}))
+    assert "rules  found    chain a: counter" in audit
+    assert "expected chain a: tcp dport 22 accept" in audit
+    assert change_json(rules)["lines"] == list(lines)
+
+
+def test_a_new_text_is_shown_as_it_is() -> None:
+    """The rules of a new table are lines of their own; what is too long for a plan is counted."""
+    text = "chain a {\n\tdrop\n}\n" + "chain b { }\n" * 30
+    new = Change(kind="nftables", name="inet/a", action="create", after=text)
+    said = plan_text({"hv-1": Plan((new,))})
+    assert said[1:5] == [
+        "  + nftables inet/a",
+        *(f"        {x}" for x in ("chain a {", "  drop", "}")),
+    ]
+    assert "        … 13 more lines; --verbose shows them" in said
+
+
+def test_a_new_sysctl_is_one_line() -> None:
+    """A key of a namespace that is not there yet has no value before."""
+    new = Change(namespace="dmz", kind="sysctl", name="net.a", what="value", after="1")
+    assert "  + sysctl net.a in dmz 1" in plan_text({"hv-1": Plan((new,))})

@@ -132,13 +132,15 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
 
 def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
     """Return a bridge's form without defaults and guests' ports, with the costs somebody set."""
-    from fleet.host.planning.lean import attributes, nics, without
+    from fleet.host.pattern import any_matches
+    from fleet.host.planning.lean import MADE_BY_OTHERS, attributes, nics, without
 
     links, own = observation.links, nics(observation)
 
     def ours(port: str) -> bool:
         # An end whose other end is in a namespace with a name is an operator's as well.
         known = links[port]["kind"] == "veth" and observation.peer(links[port])[1]
+        known = known and not any_matches(port, MADE_BY_OTHERS)
         return port in own or bool(known) or not is_guest(observation, port)
 
     ports = [port for port in form["interfaces"] if ours(port)]

@@ -71,11 +71,12 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
     done = observation.system.run([ruleset.NFT, "-s", "list", "table", family, table], check=False)
     if done.code:
         return None
-    lines = ruleset.body(done.out).splitlines()
+    lines = ruleset.body(ruleset.unfilled(done.out)).splitlines()
     # YAML takes no tabs in front of a line.
     plain = (line.lstrip("\t") for line in lines)
     indented = ("  " * (len(line) - len(text)) + text for line, text in zip(lines, plain))
-    return {"rules": "\n".join(indented) + "\n"}
+    # An empty table is one too, and a field that is an empty text would be none.
+    return {"rules": "".join(f"{line}\n" for line in indented) or "\n"}
 
 
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:

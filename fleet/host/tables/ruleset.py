@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fleet.host.kernel.system import System
 
 NFT = "/usr/sbin/nft"
+TAB = "\t"
 #: What the kernel counts, numbers or ages; none of it is what an operator wrote.
 COUNTED = ("handle", "index", "packets", "bytes", "used", "expires")
 
@@ -71,7 +72,25 @@ def put_back(system: System, pictures: dict[str, dict[str, Any] | None]) -> None
 def body(text: str) -> str:
     """Return what stands between a listed table's braces, without the indentation."""
     lines = text.strip().splitlines()[1:-1]
-    return "\n".join(line[1:] if line.startswith("\t") else line for line in lines) + "\n"
+    return "".join(f"{line[1:] if line.startswith(TAB) else line}\n" for line in lines)
+
+
+def unfilled(text: str) -> str:
+    """Return a listed table without the elements that packets put into its sets."""
+    kept: list[str] = []
+    filled = inside = False
+    for line in text.splitlines():
+        word = line.strip()
+        if not inside and word.endswith("{") and not word.startswith("elements"):
+            filled = False
+        elif word.startswith("flags ") and "dynamic" in word:
+            filled = True
+        inside = inside or (filled and word.startswith("elements"))
+        if not inside:
+            kept.append(line)
+        elif word.endswith("}"):
+            inside = False
+    return "\n".join(kept) + "\n"
 
 
 def script(name: str, rules: str | None) -> str:

@@ -84,7 +84,7 @@ def _statements(text: str) -> list[str]:
     blocks: list[str] = []
     found: list[str] = []
     joined = ""
-    for line in text.splitlines()[1:-1]:
+    for line in ruleset.unfilled(text).splitlines()[1:-1]:
         joined = f"{joined} {line.strip()}".strip()
         opened = joined.count("{") - joined.count("}")
         if joined.endswith("{") and opened == 1 and not joined.startswith("elements"):
@@ -98,8 +98,7 @@ def _statements(text: str) -> list[str]:
             block = blocks[-1] if blocks else ""
             found.append(f"{block}: {joined}" if block else joined)
         joined = ""
-    filled = {each.partition(":")[0] for each in found if each.endswith(": flags dynamic")}
-    return [each for each in found if not any(each.startswith(f"{b}: elements") for b in filled)]
+    return found
 
 
 def rejecting(observation: Observation, name: str) -> list[str]:

@@ -239,6 +239,17 @@ def _interface_key(value: str) -> str:
     return value
 
 
+def _number_set(value: str) -> str:
+    from fleet.host.virtual.pins import members, words
+
+    if not re.fullmatch(r"\^?\d{1,5}(-\d{1,5})?(,\^?\d{1,5}(-\d{1,5})?)*", value):
+        raise ValueError(f"{value!r} is no set of numbers such as 0-3,8")
+    found = words(members(value))
+    if not found:
+        raise ValueError(f"{value!r} leaves no number")
+    return found
+
+
 def _policy_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,47}", value):
         raise ValueError(f"{value!r} is not a name of a policy: letters, digits, _ . - only")
@@ -270,6 +281,8 @@ TableName = Annotated[str, Check(_table_name)]
 LibvirtName = Annotated[str, Check(_libvirt_name)]
 #: An interface of a guest of libvirt's: its MAC address, or the alias that its definition has.
 InterfaceKey = Annotated[str, Check(_interface_key)]
+#: CPUs or memory nodes: ``0-3,8``.
+NumberSet = Annotated[str, Check(_number_set)]
 PolicyName = Annotated[str, Check(_policy_name)]
 MAC = Annotated[str, Check(_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -312,3 +314,101 @@ def test_what_libvirt_refuses_while_it_is_applied_goes_back(host: GuestHost) -> 
         applied(host, 8.0, state=state({ONE: {"filterref": {"filter": "b-none"}}}))
     assert host.wait_for_outcome()["state"] == "REVERTED"
     assert _plain(host.books()) == _plain(before)
+
+
+def test_threads_are_pinned_where_they_run_and_where_they_start(host: GuestHost) -> None:
+    """vCPUs, emulator and I/O threads are pinned live; memory is from the next start."""
+    wanted = state(
+        pins={
+            "vcpus": {"0": "0"},
+            "emulator": "0",
+            "iothreads": {"1": "0"},
+            "memory": {"nodes": "0", "mode": "strict"},
+        }
+    )
+    (change,) = plan(host, wanted)["changes"]
+    assert (change["what"], change["impact"]) == ("pins", "none")
+    assert change["reason"] == "memory: at the guest's next start"
+    roll_out(host, wanted)
+    for text in (host.live(), host.later()):
+        for words in ("vcpupin vcpu='0' cpuset='0'", "emulatorpin cpuset='0'", "iothread='1'"):
+            assert words in text
+    assert "<memory mode='strict' nodeset='0'/>" in host.later()
+    assert "passwd='kept'" in host.later()
+    pinned = host.virsh("vcpupin", "web1", "0", "--live").split()
+    assert pinned == ["0", "0"]
+
+
+def test_pins_that_nobody_confirms_go_back(host: GuestHost) -> None:
+    """Without a confirm every thread may run where it might before, and starts so."""
+    before = [host.later(), *(host.virsh(word, "web1") for word in ("vcpupin", "emulatorpin"))]
+    helper, _ = applied(host, 8.0, state=state(pins={"vcpus": {"1": "0"}, "emulator": "0"}))
+    helper.process.kill()
+    assert host.virsh("emulatorpin", "web1").split()[-1] == "0"
+    assert host.wait_for_outcome()["state"] == "REVERTED"
+    assert before == [
+        host.later(),
+        *(host.virsh(word, "web1") for word in ("vcpupin", "emulatorpin")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pins", "expected"),
+    [
+        ({"vcpus": {"0": "999"}}, "CPU 999"),
+        ({"vcpus": {"7": "0"}}, "a guest with vcpus 7"),
+        ({"memory": {"nodes": "77", "mode": "strict"}}, "memory node 77"),
+        ({"near": "eth0"}, "eth0 to be next to CPUs"),
+    ],
+)
+def test_pins_to_what_is_not_there_are_a_problem(
+    host: GuestHost, pins: dict[str, Any], expected: str
+) -> None:
+    """A CPU, a thread or a node that is not there is named, and nothing is changed."""
+    (problem,) = plan(host, state(pins=pins))["problems"]
+    assert problem["expected"] == expected
+    assert "cputune" not in host.live()
+
+
+#: What the boot's unit runs before libvirt starts.
+BOOT = """
+import json, sys
+sys.path[:0] = [{repository!r}]
+from fleet.host.kernel.system import System
+from fleet.host.reverting import restore_networks
+from fleet.host.reverting.snapshot import capture
+from fleet.host.transactions.prepare import _scope
+system = System()
+if sys.argv[1] == "look":
+    print(json.dumps(capture(system, {{**_scope(), "guests": ["web1"]}})))
+else:
+    print(restore_networks.put_back(system, json.load(open(sys.argv[1]))))
+"""
+
+
+def test_a_boot_puts_back_the_file_before_libvirtd_starts(host: GuestHost) -> None:
+    """A host that went down before the confirm has, at its boot, the guest's old definition."""
+    script = BOOT.format(repository=str(Path(__file__).parents[2]))
+    snapshot = host.sh(sys.executable, "-c", script, "look")
+    host.place("/run/snapshot.json").write_text(snapshot)
+    before = host.later()
+    changed = state(
+        {ONE: {"model": "e1000e"}, NEW: {"source": {"bridge": "br9"}}}, pins={"emulator": "0"}
+    )
+    roll_out(host, changed)
+    host.virsh("destroy", "web1")
+    host.signal(signal.SIGKILL)
+    assert host.sh(sys.executable, "-c", script, "/run/snapshot.json").strip() == "[]"
+    host.run_daemon()
+    assert host.later() == before
+
+
+def test_a_libvirtd_killed_after_the_change_comes_back_to_what_was(host: GuestHost) -> None:
+    """Killed between apply and revert, libvirtd is started again and the guest is as before."""
+    before, pid = host.books(), host.qemu()
+    helper, _ = applied(host, 8.0, state=state(FORMS["link"]))
+    host.signal(signal.SIGKILL)
+    helper.close()
+    host.run_daemon()
+    assert host.wait_for_outcome()["state"] == "REVERTED"
+    assert (_plain(host.books()), host.qemu()) == (_plain(before), pid)

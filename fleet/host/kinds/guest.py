@@ -11,8 +11,9 @@ from fleet.host.change import UPDATE, HostError
 from fleet.host.kernel.system import CommandError
 from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, spec
-from fleet.host.virtual import guests, interface_words, networks, overlay, tree
+from fleet.host.virtual import guests, interface_words, networks, overlay, pinning, pins, tree
 from fleet.host.virtual.interface_words import Interface
+from fleet.host.virtual.pinning import Pinning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Guest:
 
     #: By MAC address, or by the alias that the guest's definition gives an interface.
     interfaces: dict[InterfaceKey, Interface] | None = None
+    pins: Pinning | None = None
 
 
 SPEC = Guest
@@ -105,6 +107,8 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
             )
         named.add(mac)
         _interface(steps, key, mac, interface_words.as_tree(each), book, observation)
+    if words.pins is not None:
+        _pins(steps, words.pins, book, observation)
     if entry is not None:
         _let_go(steps, book, named)
     return steps.changes
@@ -150,6 +154,32 @@ def _interface(
         requires=_requires(wanted),
         touches=(_token(steps), *((tap,) if tap and impact != "none" else ())),
     )
+
+
+def _pins(steps: Steps, words: Pinning, book: guests.Book, observation: Observation) -> None:
+    """Add the change of where a guest's threads and memory are."""
+    text = book["config"] or book["live"]
+    wanted = pinning.wanted(words, steps.resource.key, text, observation)
+    found: dict[str, tuple[Any, Any]] = {}
+    waits = False
+    for form, document in ((LATER, book["config"]), (LIVE, book["live"])):
+        had = guests.parts(document)
+        if had is None:
+            continue
+        now = pins.of(had)
+        for path, have, want in pins.differing(now, pins.overlaid(now, wanted)):
+            if form == LIVE and path == "memory":
+                waits = True
+            else:
+                found[f"{form}: {path}"] = (have, want)
+    if found:
+        steps.add(
+            "pins",
+            {path: have for path, (have, _) in found.items()},
+            {"pins": wanted, "differs": {path: want for path, (_, want) in found.items()}},
+            reason="memory: at the guest's next start" if waits else "",
+            touches=(_token(steps),),
+        )
 
 
 def _plug(steps: Steps, key: str, wanted: Tree, text: dict[str, Any]) -> None:
@@ -231,7 +261,7 @@ def apply(system: System, change: Change) -> None:
             there = "it is gone since the plan was made"
             raise HostError(change.key, "a guest that libvirt has", there, "plan again")
         assert change.action == UPDATE
-        _interface_of(system, change, book)
+        (_pins_of if change.what == "pins" else _interface_of)(system, change, book)
     except CommandError as error:
         raise HostError(
             change.key, "libvirt to take it", networks.reason_of(error), "", change.what
@@ -255,15 +285,27 @@ def _interface_of(system: System, change: Change, book: guests.Book) -> None:
             guests.plug(system, change.name, fresh)
         _define(system, change.name, book, {**later, mac: fresh})
         return
-    if any(path.startswith(LIVE) for path in change.before):
+    if mac in live and any(path.startswith(LIVE) for path in change.before):
         places = tuple(f"{LIVE}: {word}" for word in _PLACE)
         bridged = any(path.startswith(places) for path in change.before)
         tags = [e["tag"] for e in wanted["children"]]
         only = [tag for tag in tags if overlay.in_place(tag, live[mac], wanted, bridged)]
         guests.update(system, change.name, overlay.overlaid(live[mac], wanted, only))
-    if any(path.startswith(LATER) for path in change.before):
+    if mac in later and any(path.startswith(LATER) for path in change.before):
         done = overlay.overlaid(later[mac], wanted)
         _define(system, change.name, book, {**later, mac: done})
+
+
+def _pins_of(system: System, change: Change, book: guests.Book) -> None:
+    had = guests.parts(book["live"])
+    if had is not None:
+        now = pins.of(had)
+        done = pins.overlaid(now, change.after["pins"])
+        pins.pin(system, change.name, done, now, "")
+    had = guests.parts(book["config"])
+    if had is not None:
+        done = pins.overlaid(pins.of(had), change.after["pins"])
+        guests.define(system, change.name, pins.written(had, done))
 
 
 def _define(system: System, name: str, book: guests.Book, wanted: dict[str, Tree]) -> None:

@@ -6,7 +6,7 @@ Only these parts of a guest are in a snapshot: what else its definition says is 
 from __future__ import annotations
 
 from fleet.host.kernel.system import CommandError
-from fleet.host.virtual import guests, networks
+from fleet.host.virtual import guests, networks, pins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,13 +24,14 @@ FOLDER = "/etc/libvirt/qemu"
 def read_guests(system: System, names: list[str]) -> Record:
     """Return the parts of guests by name, None for one that is not there, else ``error``."""
     found: Record = {}
+    every = pins.present(system, pins.CPUS)
     for name in names:
         try:
             book = guests.read(system, name)
         except CommandError as error:
             found[name] = {"error": networks.reason_of(error)}
             continue
-        found[name] = book and {form: guests.parts(text) for form, text in book.items()}
+        found[name] = book and {form: guests.parts(text, every) for form, text in book.items()}
     return found
 
 

@@ -44,8 +44,11 @@ def read(system: System, name: str) -> Book | None:
     return {"live": texts[0] if runs else "", "config": texts[1] if lasts else ""}
 
 
-def parts(text: str) -> Parts | None:
-    """Return what fleet reads and writes of a guest's document, None where there is none."""
+def parts(text: str, every: str = "") -> Parts | None:
+    """Return what fleet reads and writes of a guest's document, None where there is none.
+
+    ``free`` says where threads run that are not pinned: on ``every`` CPU, if nothing says less.
+    """
     if not text:
         return None
     spans = tree.spans(text)
@@ -55,6 +58,7 @@ def parts(text: str) -> Parts | None:
         return [data[start:end].decode() for at, start, end in spans if at == path]
 
     return {
+        "free": tree.attribute(tree.parse(text), "vcpu", "cpuset") or every,
         "interfaces": of(_INTERFACE),
         "cputune": "".join(of(_CPUTUNE)),
         "numatune": "".join(of(_NUMATUNE)),
@@ -159,7 +163,7 @@ def same(one: Parts | None, other: Parts | None) -> bool:
     """Say whether the parts of two documents mean the same."""
     if one is None or other is None:
         return one is other
-    return not _changed(one, other) and pins.of(one) == pins.of(other)
+    return not _changed(one, other) and pins.effective(one) == pins.effective(other)
 
 
 def _changed(one: Parts, other: Parts) -> list[str]:
@@ -205,4 +209,4 @@ def put(system: System, name: str, then: dict[str, Any], now: dict[str, Any]) ->
 
             said = f"{name} does not let go of the interface {mac}"
             raise CommandError(Completed([VIRSH, "detach-device"], 1, "", said), said)
-    pins.put(system, name, pins.of(then["live"]), pins.of(now["live"]))
+    pins.put(system, name, then["live"], now["live"])

@@ -124,16 +124,45 @@ def _element(tag: str, **attributes: str) -> dict[str, Any]:
     return {"tag": tag, "attributes": attributes, "text": "", "children": []}
 
 
-def put(system: System, name: str, wanted: Pins, now: Pins) -> None:
-    """Pin the threads of a running guest; one with no pin may run on every CPU again.
+def effective(parts: dict[str, Any]) -> Pins:
+    """Return the pins that keep a thread from where an unpinned one may run."""
+    found, free = of(parts), words(members(parts.get("free") or ""))
+    for key in ("vcpus", "iothreads"):
+        found[key] = {number: cpus for number, cpus in found[key].items() if cpus != free}
+    found["emulator"] = "" if found["emulator"] == free else found["emulator"]
+    return found
+
+
+def put(system: System, name: str, wanted: dict[str, Any], now: dict[str, Any]) -> None:
+    """Pin the threads of a running guest as its parts were, where they are not so.
 
     Memory stays where it is: libvirt moves it at the guest's next start. Raises CommandError.
     """
-    every = words(members(system.read(CPUS) or "0"))
+    pin(system, name, effective(wanted), effective(now), wanted["free"])
+
+
+def pin(system: System, name: str, wanted: Pins, now: Pins, free: str) -> None:
+    """Pin the threads of a running guest; ``free`` are the CPUs of one with no pin."""
     for key, command in (("vcpus", "vcpupin"), ("iothreads", "iothreadpin")):
         for number in {**now[key], **wanted[key]}:
             if now[key].get(number) != wanted[key].get(number):
-                cpus = wanted[key].get(number) or every
+                cpus = wanted[key].get(number) or free
                 virsh(system, command, name, number, cpus, "--live")
     if now["emulator"] != wanted["emulator"]:
-        virsh(system, "emulatorpin", name, wanted["emulator"] or every, "--live")
+        virsh(system, "emulatorpin", name, wanted["emulator"] or free, "--live")
+
+
+def present(system: System, path: str) -> str:
+    """Return the numbers of CPUs or memory nodes that a host has, in libvirt's form."""
+    return words(members((system.read(path) or "0").strip()))
+
+
+def near(system: System, device: str) -> tuple[str, str]:
+    """Return the CPUs and the memory node next to a NIC, the node empty where there is only one.
+
+    The CPUs are empty where the device is on no bus.
+    """
+    place = f"/sys/class/net/{device}/device/"
+    cpus, node = (system.read(place + name) for name in ("local_cpulist", "numa_node"))
+    number = (node or "-1").strip()
+    return words(members((cpus or "").strip())), number if number.isdigit() else ""

@@ -54,7 +54,7 @@ def status_text(
     paint, failures = paint or Paint(False), failures or {}
     waiting = [(host, entry) for host, entries in hosts.items() for entry in pending(entries)]
     lines: list[str] = []
-    for host, entry in sorted(waiting, key=lambda item: _left(item[1])):
+    for host, entry in sorted(waiting, key=lambda item: seconds_left(item[1])):
         lines += [*_transaction_lines(host, entry, paint), ""]
     back = {host: last for host, entries in hosts.items() if (last := went_back(entries))}
     for host, last in back.items():
@@ -72,14 +72,15 @@ def status_text(
 
 def pending_line(host: str, entry: Mapping[str, Any]) -> str:
     """Return one line that says what holds a host."""
-    left = _left(entry)
+    left = seconds_left(entry)
     seconds = f", {duration(left)} left" if left >= 0 else ""
     owner = f", {clean(entry['owner'])}" if entry.get("owner") else ""
     name = clean(entry.get("transaction", "?"), 64)
     return f"{clean(host)}: held by transaction {name} ({state_name(entry)}{seconds}{owner})"
 
 
-def _left(entry: Mapping[str, Any]) -> float:
+def seconds_left(entry: Mapping[str, Any]) -> float:
+    """Return the seconds until a host acts by itself, below 0 where there is no deadline."""
     left = entry.get("seconds_left")
     return float(left) if isinstance(left, (int, float)) else -1.0
 
@@ -99,7 +100,11 @@ def _boot_lines(host: str, entry: Mapping[str, Any], paint: Paint) -> list[str]:
 
 
 def _transaction_lines(host: str, entry: Mapping[str, Any], paint: Paint) -> list[str]:
-    state, left, name = state_name(entry), _left(entry), clean(entry.get("transaction", "?"), 64)
+    state, left, name = (
+        state_name(entry),
+        seconds_left(entry),
+        clean(entry.get("transaction", "?"), 64),
+    )
     if state == "REVERT_FAILED":
         said, then = (
             paint.removed("REVERT FAILED"),

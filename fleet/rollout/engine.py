@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fleet.nornir import Tasks
     from fleet.plan_file import Reviewed
     from fleet.record.writer import Record
+    from fleet.rollout.transactions import Standing
 
     Plans = Reviewed | Mapping[str, HostPlan]
 
@@ -260,6 +261,21 @@ class Engine:
         from fleet.rollout import transactions
 
         return await transactions.revert(self, target, selection, options)
+
+    async def standing(self, target: str, selection: Selection | None = None) -> Standing:
+        """Return where hosts stand with what ``revert`` would put back; changes nothing."""
+        from fleet.rollout import transactions
+
+        return await transactions.standing(self, target, selection)
+
+    async def settle_waiting(self, agreed: Mapping[str, str], keep: bool) -> dict[str, HostOutcome]:
+        """Confirm (``keep``) or revert what waits: ``agreed`` is a transaction by host.
+
+        A host that meanwhile has another transaction, or none, is left as it is.
+        """
+        from fleet.rollout import transactions
+
+        return await transactions.settle_waiting(self, agreed, keep)
 
     async def run_task(self, name: str, selection: Selection, **arguments: Any) -> AggregatedResult:
         """Run one of the project's tasks (``fleet run``) and return Nornir's result.

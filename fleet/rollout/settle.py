@@ -24,6 +24,8 @@ GRACE = 45.0
 #: Seconds for a revert that is asked for.
 REVERT = 150.0
 TERMINAL = ("COMMITTED", "REVERTED", "REVERT_FAILED", "ABANDONED")
+#: Nothing more can be asked of it; what could not be put back may be tried again.
+ENDED = ("COMMITTED", "REVERTED", "ABANDONED")
 #: From here on the host finishes by itself.
 FORWARD = ("CONFIRMED", "PERSISTING")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fleet.errors import UsageError
@@ -51,10 +51,22 @@ async def confirm(
     return ends | {name: _end(part) for name, part in parts.items()}
 
 
-async def revert(
-    engine: Engine, target: str, selection: Selection | None, options: RolloutOptions | None
-) -> Run:
-    """Revert what waits, and plan the way back of what was committed."""
+@dataclass(frozen=True)
+class Standing:
+    """Where each host stands with a transaction that is to be reverted.
+
+    ``open`` are the hosts that put themselves back when they are told to, ``committed`` those that
+    a rollout has to bring back, and ``ends`` those of which nothing is left to be done, or known.
+    """
+
+    past: PastRun | None
+    open: Mapping[str, Entry]
+    committed: tuple[str, ...]
+    ends: Mapping[str, HostOutcome]
+
+
+async def standing(engine: Engine, target: str, selection: Selection | None) -> Standing:
+    """Ask the hosts where they stand; raises UsageError where nobody knows ``target``."""
     past = await _past(engine, target)
     found, troubles = await _find(engine, target, selection, past)
     if past is None and not found and not troubles:
@@ -70,10 +82,6 @@ async def revert(
             ends[name] = HostOutcome(name, outcome, "it had ended so already")
         else:
             open_[name] = entry
-    parts = _parts(engine, target, past, open_, "applying")
-    if parts:
-        await engine.run(_revert, list(parts))
-        ends |= {name: _end(part) for name, part in parts.items()}
     if past is not None:
         # A host's journal of a committed transaction may be gone; the record's word stands then.
         committed += [
@@ -84,6 +92,19 @@ async def revert(
             and name not in troubles
             and (selection is None or name in selection.names(engine.inventory))
         ]
+    return Standing(past, open_, tuple(committed), ends)
+
+
+async def revert(
+    engine: Engine, target: str, selection: Selection | None, options: RolloutOptions | None
+) -> Run:
+    """Revert what waits, and plan the way back of what was committed."""
+    stands = await standing(engine, target, selection)
+    past, ends, committed = stands.past, dict(stands.ends), list(stands.committed)
+    parts = _parts(engine, target, past, stands.open, "applying")
+    if parts:
+        await engine.run(_revert, list(parts))
+        ends |= {name: _end(part) for name, part in parts.items()}
     if not committed:
         return Run(target, ends)
     if past is None:
@@ -93,6 +114,37 @@ async def revert(
         )
     back = await rolling.way_back(engine, past, committed, options or RolloutOptions(canary=0))
     return Run(back.id, ends | back.hosts, back.stopped, back.revision)
+
+
+async def settle_waiting(
+    engine: Engine, agreed: Mapping[str, str], keep: bool
+) -> dict[str, HostOutcome]:
+    """Confirm, or revert, on each host the one transaction that was agreed on, and no other."""
+    statuses = await engine.statuses(list(agreed)) if agreed else {}
+    ends: dict[str, HostOutcome] = {}
+    parts: dict[str, Part] = {}
+    for transaction in sorted(set(agreed.values())):
+        waiting: dict[str, Entry] = {}
+        for name in (name for name, its in agreed.items() if its == transaction):
+            entry = next(
+                (e for e in statuses[name].transactions if e.get("transaction") == transaction), {}
+            )
+            state = settle.state_of(entry)
+            if statuses[name].trouble:
+                ends[name] = _silent(name, statuses[name])
+            elif state in settle.ENDED or (keep and state != "APPLIED"):
+                said = settle.ended(entry).message or "it had ended so already"
+                ends[name] = HostOutcome(name, words.OF_STATE.get(state, words.UNKNOWN), said)
+            else:
+                waiting[name] = entry
+        past = await _past(engine, transaction)
+        stage = "applied" if keep else "applying"
+        parts |= _parts(engine, transaction, past, waiting, stage)
+    if parts:
+        await engine.run(_confirm if keep else _revert, list(parts))
+    return ends | {
+        name: replace(_end(part), transaction=agreed[name]) for name, part in parts.items()
+    }
 
 
 async def _past(engine: Engine, target: str) -> PastRun | None:
@@ -172,7 +224,7 @@ def _parts(
             record=engine.record() if past else None,
         )
         part = engine.parts({name: None}, shared)[name]
-        made = plan_of(past.hosts[name]) if past else Plan()
+        made = plan_of(past.hosts[name]) if past and name in past.hosts else Plan()
         part.plan = Plan(made.changes, str(entry.get("plan_digest") or ""))
         part.addresses, part.stage = addresses_of(entry), stage
         left = entry.get("seconds_left")

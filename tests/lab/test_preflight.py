@@ -175,7 +175,7 @@ def test_the_whole_way_on_the_oldest_python(world: World, version: str) -> None:
         ]["transactions"]
         if each["state"] not in ("COMMITTED", "REVERTED")
     )
-    world.fleet("revert", open_one["transaction"], "--host", "hv1")
+    world.fleet("revert", "--yes", open_one["transaction"], "--host", "hv1")
     assert world.picture("hv1") == settled
 
     # What units run, on this Python.

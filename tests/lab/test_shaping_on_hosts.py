@@ -53,9 +53,9 @@ def test_rolled_out_and_taken_back(world: World) -> None:
     assert world.changes("hv1") == ["update shaping/eno2 classes"]
     world.hosts["hv1"]["data"] = found
     world.write()
-    refused = world.fleet("revert", ran.json["run"], expect=1)
+    refused = world.fleet("revert", "--yes", ran.json["run"], expect=1)
     assert "changed by somebody else since" in refused.out
-    world.fleet("revert", ran.json["run"], "--allow", "foreign")
+    world.fleet("revert", "--yes", ran.json["run"], "--allow", "foreign")
     assert shown(world) == limited
     # Names are intent's alone, so what the host is like is all that a plan finds.
     assert [line for line in world.changes("hv1") if " file/" not in line] == []

@@ -59,7 +59,7 @@ def test_bridges_and_flows_carry_and_drop(world: World) -> None:
     ran = world.roll("--host", "hv1", "--json")
     assert not answered(world, "10.7.0.2")
     assert "icmp actions=drop" in world.run("hv1", "ovs-ofctl", "dump-flows", "ovs0")
-    world.fleet("revert", ran.json["run"])
+    world.fleet("revert", "--yes", ran.json["run"])
     assert answered(world, "10.7.0.2")
     assert "icmp" not in world.run("hv1", "ovs-ofctl", "dump-flows", "ovs0")
     for number in (1, 2):
@@ -110,7 +110,7 @@ def test_the_management_nic_moves_into_a_switch(world: World) -> None:
     assert "tp_src=22" not in world.run("hv1", "ovs-ofctl", "dump-flows", "ovs-mgmt")
     del moved["flows"]["ovs-mgmt"]
     world.write()
-    world.fleet("revert", ran.json["run"])
+    world.fleet("revert", "--yes", ran.json["run"])
     assert world.logs_in("hv1")
     assert world.picture("hv1") == before
     assert world.run("hv1", "ovs-vsctl", "list-br") == ""

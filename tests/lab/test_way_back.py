@@ -129,16 +129,16 @@ def test_a_committed_run_goes_back_to_what_was_there(by_hand: World) -> None:
     run = committed(world, "hv1", **NETWORK)
     between = world.picture("hv1")
 
-    back = world.fleet("revert", run)
+    back = world.fleet("revert", "--yes", run)
     assert "record" not in back.err
     assert changes(before, settled(world, "hv1")) == []
     assert world.logs_in("hv1")
-    assert "unchanged" in world.fleet("revert", run).out
+    assert "unchanged" in world.fleet("revert", "--yes", run).out
 
     backs = [
         each for each in world.fleet("history", "--json").json["runs"] if each["kind"] == "revert"
     ]
-    world.fleet("revert", min(each["run"] for each in backs))
+    world.fleet("revert", "--yes", min(each["run"] for each in backs))
     until(lambda: world.picture("hv1") == between)
     world.fleet("audit", "--host", "hv1")
 
@@ -155,14 +155,14 @@ def test_runs_go_back_one_after_another(world: World) -> None:
         }
         runs.append(committed(world, "hv1", bridges={"br0": bridge}))
         pictures.append(settled(world, "hv1"))
-    world.fleet("revert", runs[1])
+    world.fleet("revert", "--yes", runs[1])
     assert changes(pictures[1], settled(world, "hv1")) == []
-    world.fleet("revert", runs[0])
+    world.fleet("revert", "--yes", runs[0])
     assert changes(pictures[0], settled(world, "hv1")) == []
 
     first = committed(world, "hv1", bridges={"br0": {"interfaces": ["eno2"], "mtu": 1400}})
     committed(world, "hv1", bridges={"br0": {"interfaces": ["eno2"], "mtu": 1380}})
-    back = world.fleet("revert", first)
+    back = world.fleet("revert", "--yes", first)
     assert "going back by what the record says" in back.err
     assert "br0" not in world.links("hv1")
 
@@ -178,7 +178,7 @@ def test_what_others_did_since_is_kept(world: World) -> None:
         "link set eno2 alias uplink",
     ):
         world.run("hv1", "ip", *line.split())
-    world.fleet("revert", run)
+    world.fleet("revert", "--yes", run)
     links = world.links("hv1")
     assert (links["eno2"]["mtu"], links["eno2"]["ifalias"]) == (1500, "uplink")
     assert world.held("hv1", "eno2") == ["10.8.0.1/24"]
@@ -209,15 +209,15 @@ def test_what_others_did_and_cannot_be_kept_is_refused(world: World) -> None:
     for deed, undone, named in DEEDS:
         world.run("hv1", "ip", *deed.split())
         before = world.picture("hv1")
-        assert named in world.fleet("revert", run, expect=1).out
+        assert named in world.fleet("revert", "--yes", run, expect=1).out
         assert world.picture("hv1") == before
         world.run("hv1", "ip", *undone.split())
     path = "/etc/sysctl.d/90-fleet.conf"
     world.run("hv1", "sh", "-c", f"cp {path} /tmp/kept; echo net.ipv4.tcp_ecn = 0 >> {path}")
-    assert path in world.fleet("revert", run, expect=1).out
+    assert path in world.fleet("revert", "--yes", run, expect=1).out
     assert "tcp_ecn" in world.run("hv1", "cat", path)
     world.run("hv1", "cp", "/tmp/kept", path)
-    world.fleet("revert", run)
+    world.fleet("revert", "--yes", run)
     assert world.picture("hv1") == untouched
 
 
@@ -264,10 +264,10 @@ def test_rules_shaping_and_entries_go_back(world: World) -> None:
     runs.append(committed(world, "hv1", **GUESTS))
     assert rules(world) == tables
 
-    world.fleet("revert", runs[1])
+    world.fleet("revert", "--yes", runs[1])
     assert rules(world) == drifted
-    refused = world.fleet("revert", runs[0], expect=1).out
+    refused = world.fleet("revert", "--yes", runs[0], expect=1).out
     assert "+ chain input: tcp dport 7 drop" in refused
-    world.fleet("revert", runs[0], "--allow", "foreign")
+    world.fleet("revert", "--yes", runs[0], "--allow", "foreign")
     assert world.run("hv1", "nft", "list", "ruleset") == ""
     assert changes(untouched, settled(world, "hv1")) == []

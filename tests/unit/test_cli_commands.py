@@ -299,11 +299,11 @@ def test_revert_that_was_asked_for_is_exit_0(engine: type[Engine], capsys: Any) 
     """Hosts put back because the operator said so are done; a way back that failed is not."""
     back = HostOutcome("hv-1", "reverted", transaction="t1")
     engine.answers["revert"] = Run("r2", {"hv-1": back})
-    assert run(capsys, "revert", "t1")[0] == 0
+    assert run(capsys, "revert", "t1", "--yes")[0] == 0
     engine.answers["revert"] = Run(
         "r2", {"hv-1": HostOutcome("hv-1", "reverted", transaction="r2")}
     )
-    assert run(capsys, "revert", "t1")[0] == 4
+    assert run(capsys, "revert", "t1", "--yes")[0] == 4
 
 
 def test_observe_prints_yaml_that_is_safe(engine: type[Engine], capsys: Any) -> None:
@@ -396,7 +396,7 @@ def test_confirm_and_revert_as_json(engine: type[Engine], capsys: Any) -> None:
     assert said["hosts"]["hv-1"]["outcome"] == "committed"
     back = HostOutcome("hv-1", "reverted", "by the operator", (), 1, 3, 2.0, "t1")
     engine.answers["revert"] = Run("t1", {"hv-1": back})
-    code, out, _ = run(capsys, "revert", "t1", "--json", "--allow", "foreign,drain")
+    code, out, _ = run(capsys, "revert", "t1", "--yes", "--json", "--allow", "foreign,drain")
     said = json.loads(out)
     assert (code, said["command"], said["exit_code"], said["run"]) == (0, "revert", 0, "t1")
     assert said["hosts"]["hv-1"]["outcome"] == "reverted"

@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from . import oracle
 from .places import TAKES, Fault
 from .scenarios import SCENARIOS
 from .world import OPEN_VSWITCH, Helper, HelperFailed, World
@@ -288,9 +289,10 @@ class Striker:
             "route": (f"ip route add 198.18.78.0/24 dev {device} table 78",
                       "ip route show table 78", "198.18.78.0/24",
                       "ip route flush table 78"),
-            "address": (f"ip address add 198.18.79.1/32 dev {device}",
-                        "ip -o address", "198.18.79.1/32",
-                        f"ip address del 198.18.79.1/32 dev {device}"),
+            "address": (f"ip address add {oracle.LEFT}/32 dev {device}",
+                        # It stays: were it the device's last, the kernel would take the device's
+                        # routes in every table along (net/ipv4/fib_frontend.c, fib_disable_ip).
+                        "ip -o address", f"{oracle.LEFT}/32", ""),
             "neighbour": (f"ip neigh add 198.18.0.99 lladdr 02:00:00:00:09:09 dev {device} "
                           "nud permanent", "ip neigh show nud permanent", "198.18.0.99 ",
                           "ip neigh flush nud permanent to 198.18.0.99"),
@@ -321,7 +323,8 @@ class Striker:
         for look, word, away in self.theirs:
             if word not in self.world.sh(look, check=False):
                 found.append(f"{word.strip()} of {look!r} is gone")
-            self.world.sh(away, check=False)
+            if away:
+                self.world.sh(away, check=False)
         return found
 
 

@@ -261,18 +261,19 @@ def _rounds(system: System, snapshot: Any) -> list[str]:
     while True:
         try:
             left = [_words(each) for each in restore(system, snapshot)]
-            silent = False
+            blind = False
         except Exception as error:
-            # Whatever it is, trying again may help and giving up cannot.
+            # Whatever it is, trying again may help and giving up cannot: a program that was killed
+            # while it listed, or a daemon that is down, answers later. The way in does not wait
+            # for Open vSwitch.
             left = [f"{type(error).__name__}: {error}"]
-            # Open vSwitch that is down may come up again; the way in does not wait for it.
-            silent = has_switches(snapshot.get("scope") or {})
-            if silent:
+            blind = True
+            if has_switches(snapshot.get("scope") or {}):
                 left += _without_switches(system, snapshot)
         crash.point(f"revert.round.{number}.after")
         if not left:
             return []  # restore() itself has seen twice that nothing differs
-        same = same + 1 if left == before and not silent else 0
+        same = same + 1 if left == before and not blind else 0
         if same >= _STUBBORN or time.monotonic() > end:
             return left
         before, number = left, number + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,27 @@ def test_a_changed_host_key_is_refused(world: World) -> None:
     told = world.fleet("audit", "--json", expect=1).json["hosts"]
     assert "key" in told["hv1"]["error"]["message"].lower()
     assert "error" not in told["hv2"]
+
+
+def test_secrets_are_in_no_argument_list_and_no_json(world: World) -> None:
+    """While a rollout runs no process has a host's password among its words, nor has its JSON."""
+    secret = "wrong-horse-battery-staple"
+    world.intend("hv1", bridges={"br0": BRIDGE})
+    world.hosts["hv1"]["password"] = secret
+    world.hosts["hv1"]["connection_options"] = {"asyncssh": {"password": secret}}
+    world.write()
+    process = world.start("rollout", "--yes", "--host", "hv1", "--json", "--verbose")
+    seen: set[bytes] = set()
+    while process.poll() is None:
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with suppress(OSError):
+                    seen.add((folder / "cmdline").read_bytes())
+    out, err = process.communicate()
+    assert process.returncode == 0, out + err
+    assert any(b"rollout" in words for words in seen)
+    assert not [words for words in seen if secret.encode() in words]
+    assert secret not in out + err
 
 
 def test_secrets_are_in_no_log_and_no_record(world: World) -> None:

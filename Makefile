@@ -18,6 +18,7 @@ LIBVIRT_PACKAGES := libvirt-dev pkg-config gcc python3-dev
 IMAGE_PACKAGES := mmdebstrap
 WORKERS := 2
 RUNS := 200
+JOBS := 4
 SEQUENCES := 300
 SEED := 1
 INPUTS := 100000
@@ -32,7 +33,7 @@ help:
 	@echo 'make test-vm-short   the lab of machines and the main job on it; make test-vm-all: all, for hours'
 	@echo 'make unit    the tests that need neither root nor a namespace'
 	@echo 'make lint    ruff, mypy --strict, the layers'
-	@echo 'make faults RUNS=200 SEED=1   attack the transaction, print the figures'
+	@echo 'make faults RUNS=200 SEED=1 JOBS=4   attack the transaction, print the figures'
 	@echo 'make races RACES=202   confirm against the deadline, 50 ms around it in steps of 1 ms'
 	@echo 'make fuzz INPUTS=100000 SEED=1   changed inputs for all that fleet reads'
 	@echo 'make sequences SEQUENCES=300 SEED=1   random intents in turn, and all the way back'
@@ -88,7 +89,7 @@ lint: setup
 	$(VENV)/bin/lint-imports
 
 faults: setup
-	$(SUDO) $(PYTHON) -m tests.faults --runs $(RUNS) --seed $(SEED)
+	$(SUDO) $(PYTHON) -m tests.faults --runs $(RUNS) --seed $(SEED) --jobs $(JOBS)
 
 races: setup
 	$(SUDO) $(PYTHON) -m tests.faults --races $(RACES)

@@ -88,14 +88,14 @@ class Code:
   c=os.pread(self.d,l,self.at+o)
   exec(marshal.loads(c) if hash(c)==b else self.mend(n),module.__dict__)
  def mend(self,n):
-  import json,zlib
+  import json,bz2
   from hashlib import sha256
   try:os.unlink(self.path)
   except OSError:pass
   p=self.path.rpartition('/')[0]
   try:
-   with open(p+'/source','rb') as f:s=zlib.decompress(f.read())
-  except (OSError,zlib.error) as e:raise ImportError(n+': '+str(e))
+   with open(p+'/source','rb') as f:s=bz2.decompress(f.read())
+  except (OSError,ValueError) as e:raise ImportError(n+': '+str(e))
   if sha256(s).hexdigest()!=p.rpartition('/')[2]:raise ImportError(n+': digest mismatch in '+p)
   s=json.loads(s);n=n if n in s else n+'.'
   return compile(s[n],n.rstrip('.'),'exec',dont_inherit=True,optimize=2)
@@ -127,7 +127,7 @@ os._exit(status) # what Python would tidy up at its end, the kernel takes back f
 TAKE = (
     _HEAD
     + """\
-import json,zlib,os,__future__
+import json,bz2,os,__future__
 def out(**w):
  sys.stdout.write(json.dumps(w)+'\\n');sys.stdout.flush()
 def refuse(reason):
@@ -161,8 +161,8 @@ def pushed(path):
   with open(d,'rb') as f:return text(f.read())
  except OSError:return None
 def text(data):
- try:data=zlib.decompress(data)
- except zlib.error:return None
+ try:data=bz2.decompress(data)
+ except (OSError,ValueError):return None
  return data if sha256(data).hexdigest()==name else None
 def compiled():
  try:

@@ -9,10 +9,10 @@ SHA-256 of that text, whatever library compresses it for the way.
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import importlib.util
 import json
-import zlib
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -53,8 +53,8 @@ class Archive:
 
     @cached_property
     def data(self) -> bytes:
-        """The bytes to push: compressed only when a host lacks them, for it takes 0.1 s."""
-        return zlib.compress(self.text, 6)
+        """The bytes to push: compressed only when a host lacks them, for it takes a while."""
+        return bz2.compress(self.text)
 
 
 def pack(modules: dict[str, str], kind: str = "helper") -> Archive:

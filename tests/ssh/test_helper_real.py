@@ -28,7 +28,7 @@ AUDIT_BYTES = 320 << 10
 FORBIDDEN = {
     "os", "__future__", "typing", "dataclasses", "json", "re", "socket", "subprocess",
     "collections", "enum", "functools", "logging", "asyncio", "ctypes", "hashlib", "tempfile",
-    "pathlib", "pyroute2", "zlib", "zipimport", "traceback", "site",
+    "bz2", "pathlib", "pyroute2", "zlib", "zipimport", "traceback", "site",
 }  # fmt: skip
 
 

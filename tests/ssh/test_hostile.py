@@ -337,7 +337,7 @@ def test_a_push_that_is_not_taken_fails(server: Hostile, monkeypatch: pytest.Mon
     """A host that says it lacks the helper and then takes nothing costs the push's deadline."""
 
     async def script(process: Any) -> None:
-        if "blake2b" in process.command and "zlib" in process.command:
+        if "blake2b" in process.command and "bz2" in process.command:
             process.stdout.write(b'{"fleet":"send"}\n')
             await asyncio.sleep(3600)
         process.stdout.write(b'{"fleet":"miss"}\n')
@@ -352,7 +352,7 @@ def test_a_helper_that_is_always_missing_is_refused(server: Hostile) -> None:
     """Pushed, said to be taken, and still not there: refused, not tried for ever."""
 
     async def script(process: Any) -> None:
-        taken = "zlib" in process.command
+        taken = "bz2" in process.command
         process.stdout.write(b'{"fleet":"taken"}\n' if taken else b'{"fleet":"miss"}\n')
         process.exit(0)
         await process.wait_closed()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import bz2
 import hashlib
 import json
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 from fleet.helper import bootstrap, bundle
@@ -15,14 +15,14 @@ from fleet.helper import bootstrap, bundle
 
 def unpacked(archive: bundle.Archive) -> dict[str, str]:
     """Return an archive's sources by module."""
-    found: dict[str, str] = json.loads(zlib.decompress(archive.data))
+    found: dict[str, str] = json.loads(bz2.decompress(archive.data))
     return found
 
 
 def test_an_archive_is_named_by_its_content() -> None:
     """Its name is the SHA-256 of what its bytes decompress to."""
     for archive in (bundle.helper_archive(), bundle.pyroute2_archive()):
-        assert archive.name == hashlib.sha256(zlib.decompress(archive.data)).hexdigest()
+        assert archive.name == hashlib.sha256(bz2.decompress(archive.data)).hexdigest()
 
 
 def test_the_same_sources_give_the_same_bytes() -> None:

@@ -303,9 +303,9 @@ def _unpack(path: str) -> dict[str, str]:
     """Return a pushed archive's files: it is compressed JSON, {module: source}, and a package's
     name ends in a dot.
     """
-    import zlib
+    import bz2
 
-    modules = wire.loads(zlib.decompress(files.read(path)).decode("utf-8"))
+    modules = wire.loads(bz2.decompress(files.read(path)).decode("utf-8"))
     return {
         name.replace(".", "/") + ("__init__.py" if name.endswith(".") else ".py"): text
         for name, text in modules.items()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from hypervisor import STATE, Hypervisor, applied, confirm, hypervisor, until
+import pytest
+from hypervisor import STATE, HelperFailed, Hypervisor, applied, confirm, hypervisor, until
 
 RULES = "chain input { type filter hook input priority 0; tcp dport 2222 counter drop; }"
 
@@ -15,7 +17,7 @@ def state(*resources: tuple[str, str, str, dict[str, Any]]) -> dict[str, Any]:
     return {**STATE, "resources": [*STATE["resources"], *more]}
 
 
-GUEST = state(
+GUEST_RESOURCES = (
     ("", "namespace", "vm", {}),
     ("", "veth", "v1", {"peer": "e0", "peer_namespace": "vm",
                         "addresses": [{"address": "198.18.2.1/24"}]}),
@@ -25,6 +27,7 @@ GUEST = state(
     ("vm", "nftables", "inet/own", {"rules": RULES}),
     ("", "nftables", "inet/fleet", {"rules": RULES}),
 )  # fmt: skip
+GUEST = state(*GUEST_RESOURCES)
 
 
 def seen(host: Hypervisor) -> dict[str, str]:
@@ -72,3 +75,44 @@ def test_deleted_and_brought_back() -> None:
         assert host.wait_for_outcome("tx2", seconds=20)["state"] == "REVERTED"
         assert seen(host) == before
         assert host.sh("ping", "-nc1", "-W1", "198.18.2.2")
+
+
+#: A program may load it as JSON; nft lists it as text that it does not read: log prefix "a" b"
+QUOTED = {
+    "nftables": [
+        {"add": {"table": {"family": "inet", "name": "fleet"}}},
+        {"add": {"chain": {"family": "inet", "table": "fleet", "name": "c"}}},
+        {
+            "add": {
+                "rule": {
+                    "family": "inet",
+                    "table": "fleet",
+                    "chain": "c",
+                    "expr": [{"log": {"prefix": 'a" b'}}],
+                }
+            }
+        },
+    ]
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_table_that_could_not_be_given_back_is_not_touched(inside: bool) -> None:
+    """A table that nft lists but does not read back is refused before anything changes, also one
+    in a namespace."""
+    space = "vm" if inside else ""
+    enter = ("ip", "netns", "exec", "vm") if inside else ()
+    with hypervisor() as host:
+        _, digest = applied(host, deadline=20, state=GUEST)
+        assert confirm(host.confirming(), digest)["state"] == "COMMITTED"
+        host.sh(*enter, "sh", "-c", f"echo '{json.dumps(QUOTED)}' | nft -j -f -")
+        before = host.sh(*enter, "nft", "list", "ruleset")
+        wanted = state(*GUEST_RESOURCES[:-1], (space, "nftables", "inet/fleet", {"rules": RULES}))
+        with pytest.raises(HelperFailed) as failed:
+            applied(host, name="tx2", state=wanted)
+        assert failed.value.code == "refused", failed.value
+        [problem] = failed.value.problems
+        assert problem["resource"] == "nftables/inet/fleet"
+        assert "syntax error" in problem["actual"]
+        assert host.sh(*enter, "nft", "list", "ruleset") == before
+        assert host.status("tx2") == {}

@@ -75,6 +75,16 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
     }
 
 
+def require_way_back(system: System, snapshot: Snapshot) -> None:
+    """Raise HostError where what a snapshot keeps could not be given back to the kernel."""
+    from fleet.host.tables import ruleset
+
+    ruleset.require_way_back(system, snapshot["tables"])
+    for name, inner in snapshot["namespaces"].items():
+        if inner is not None:
+            require_way_back(system.at(name), inner)
+
+
 def _switches(system: System, scope: Record) -> Record:
     if not parts.has_switches(scope):
         return {"switches": {}, "flows": {}}

@@ -61,12 +61,36 @@ def picture(system: System, name: str) -> dict[str, Any] | None:
 
 def put_back(system: System, pictures: dict[str, dict[str, Any] | None]) -> None:
     """Make tables what they were, all in one transaction; raises CommandError."""
+    system.run([NFT, "-f", "-"], input=_as_they_were(pictures))
+
+
+def require_way_back(system: System, pictures: dict[str, dict[str, Any] | None]) -> None:
+    """Raise HostError for a table that nft lists in words which it does not read back.
+
+    nft prints a quote inside a string as it is, and what a program loaded as JSON may have one.
+    """
+    for name, then in pictures.items():
+        if then is None:
+            continue
+        text = _as_they_were({name: then})
+        done = system.run([NFT, "-c", "-f", "-"], input=text, check=False)
+        if done.code:
+            family, table = split(name)
+            raise HostError(
+                f"nftables/{name}",
+                "a listing that nft reads back, for the way back of this change",
+                reason(CommandError(done, "")),
+                f"mend the rule that 'nft list table {family} {table}' shows there",
+            )
+
+
+def _as_they_were(pictures: dict[str, dict[str, Any] | None]) -> str:
     parts = []
     for name, then in pictures.items():
         family, table = split(name)
         parts.append(f"add table {family} {table}\ndelete table {family} {table}\n")
         parts.append(then["text"] if then else "")
-    system.run([NFT, "-f", "-"], input="".join(parts))
+    return "".join(parts)
 
 
 def body(text: str) -> str:

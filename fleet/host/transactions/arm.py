@@ -6,6 +6,7 @@ import os
 import signal
 
 from fleet.host import preflight, wire
+from fleet.host.change import HostError
 from fleet.host.planning import ledger
 from fleet.host.refusal import Refused
 from fleet.host.spec import encode
@@ -133,7 +134,7 @@ def _arm_locked(
 ) -> tuple[Armed, dict[str, Any]]:
     from fleet.host.kernel.observation import Observation
     from fleet.host.planning.plan import plan_from
-    from fleet.host.reverting.snapshot import capture
+    from fleet.host.reverting.snapshot import capture, require_way_back
     from fleet.host.transactions import netplan, probe
 
     state, manager = decode_request(request)
@@ -181,6 +182,11 @@ def _arm_locked(
         "undoes": back.name if back is not None else "",
     }
     snapshot = capture(system, back.scope if back is not None else scope_of(plan))
+    try:
+        require_way_back(system, snapshot)
+    except HostError as error:
+        text = f"there would be no way back: {error}; nothing was changed"
+        raise Refused("refused", text, [encode(error.problem)]) from error
     transaction, undo = prepare(paths, name, system, wanted, snapshot, facts)
     memory = {"snapshot": snapshot, "entries": undo, "manager": remembered(transaction)}
     armed, reply = _start(transaction, system, plan, state, memory, seconds)

@@ -250,6 +250,14 @@ def _number_set(value: str) -> str:
     return found
 
 
+def _ports(value: str) -> str:
+    low, _, high = value.partition("-")
+    numbers = [int(each) for each in (low, high or low) if re.fullmatch(r"\d{1,5}", each)]
+    if len(numbers) < 2 or not 1 <= numbers[0] <= numbers[1] <= 65535:
+        raise ValueError(f"{value!r} is neither a port nor a range of ports such as 6000-6063")
+    return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}-{numbers[1]}"
+
+
 def _policy_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,47}", value):
         raise ValueError(f"{value!r} is not a name of a policy: letters, digits, _ . - only")
@@ -320,6 +328,8 @@ VlanProtocol = Annotated[str, Check(_vlan_protocol)]
 Uint8 = Annotated[int, Bound(0, 255)]
 Uint16 = Annotated[int, Bound(0, 65535)]
 Port = Annotated[int, Bound(1, 65535)]
+#: A port, or a range such as ``6000-6063``.
+Ports = Annotated[str, Check(_ports)]
 #: TC_HTB_NUMPRIO in net/sched/sch_htb.c.
 ClassPriority = Annotated[int, Bound(0, 7)]
 Uint32 = Annotated[int, Bound(0, 4294967295)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,9 +107,10 @@ def test_a_pair_is_asked_for_at_its_port_alone(guests: Guests) -> None:
 
 
 def test_blocked_ports(guests: Guests) -> None:
-    """Nobody reaches a blocked port of a guest; others stay open."""
-    guests.host.roll({"policy/ports": {"block": [{"protocol": "tcp", "ports": [2222]}]}})
-    for port, answered in ((2222, False), (2223, True)):
+    """Nobody reaches a blocked port of a guest, or one of a range; others stay open."""
+    ports = ["2222", "2230-2239", "2235-2240"]
+    guests.host.roll({"policy/ports": {"block": [{"protocol": "tcp", "ports": ports}]}})
+    for port, answered in ((2222, False), (2223, True), (2230, False), (2240, False), (2241, True)):
         with guests.spaces[1].system.enter():
             listener = socket.create_server(("198.18.0.2", port))
         with guests.spaces[0].system.enter():
@@ -129,6 +131,44 @@ def test_anti_spoofing(guests: Guests) -> None:
     assert " 0 received" in one.run(*source, check=False)
     one.ip("link set eth0 address 52:54:00:00:00:99")
     assert not guests.reaches(1, 2)
+
+
+def test_anti_spoofing_below_tags(guests: Guests) -> None:
+    """A VLAN tag hides no address: with one tag the address is checked, with two nothing passes."""
+    identity = {"macaddress": "52:54:00:00:00:01", "addresses": ["198.18.0.1"]}
+    guests.host.roll({"policy/own": {"anti_spoofing": {"vnet1": identity}}})
+    for tags, source, arrives in (
+        (0, "198.18.0.1", True), (0, "198.18.0.77", False),
+        (1, "198.18.0.1", True), (1, "198.18.0.77", False), (2, "198.18.0.1", False),
+    ):  # fmt: skip
+        assert carried(guests, tags, source) is arrives, (tags, source)
+
+
+def carried(guests: Guests, tags: int, source: str) -> bool:
+    """Say whether a frame of guest 1 with so many VLAN tags and this sender gets to guest 2."""
+    marker = f"{tags} tags from {source}".encode()
+    ends = socket.inet_aton(source) + socket.inet_aton("198.18.0.2")
+    parts = b"\x45\0" + (20 + len(marker)).to_bytes(2, "big") + bytes(4) + b"\x40\xfd", ends
+    total = sum(struct.unpack("!9H", b"".join(parts)))  # RFC 1071; br_netfilter looks at it
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    packet = checksum.to_bytes(2, "big").join(parts) + marker
+    head = bytes.fromhex("ffffffffffff 525400000001") + bytes.fromhex("8100 0005") * tags
+    one, two = (guests.spaces[number].system for number in (0, 1))
+    with two.enter():
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        listener.bind(("eth0", 3))
+    with one.enter():
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        sender.bind(("eth0", 0))
+    with listener, sender:
+        listener.settimeout(0.3)
+        sender.send(head + b"\x08\0" + packet)
+        try:
+            while marker not in listener.recv(2000):
+                pass
+        except TimeoutError:
+            return False
+        return True
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ if not ON_HOST:
         Bound,
         DevicePattern,
         PolicyName,
-        Port,
+        Ports,
         Rate,
     )
 
@@ -41,10 +41,10 @@ if not ON_HOST:
 
 @spec
 class Block:
-    """Ports that nobody reaches on a guest."""
+    """Ports, and ranges of ports, that nobody reaches on a guest."""
 
     protocol: Literal["tcp", "udp", "sctp"] = "tcp"
-    ports: tuple[Port, ...] = ()
+    ports: tuple[Ports, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a block of nothing; the controller alone comes here."""
@@ -126,7 +126,7 @@ def rules_of(policy: Policy) -> str:
                 f"iifname {guests} update @{name} {{ iifname limit rate over {rate}{burst} }} drop"
             )
     for block in policy.block:
-        ports = _set(str(port) for port in block.ports)
+        ports = _set(_merged(block.ports))
         forwarding.append(f"oifname {guests} {block.protocol} dport {ports} drop")
     members = sorted({each for pair in policy.allow for each in pair if _is_mac(each)})
     if members:
@@ -152,6 +152,22 @@ def _set(words: Any) -> str:
     return "{ " + ", ".join(words) + " }"
 
 
+def _merged(ports: tuple[str, ...]) -> list[str]:
+    """Return ports and ranges with those that overlap made one: nft takes no overlap in a set."""
+    found: list[list[int]] = []
+    for low, high in sorted(_ends(str(each)) for each in ports):
+        if found and low <= found[-1][1]:
+            found[-1][1] = max(found[-1][1], high)
+        else:
+            found.append([low, high])
+    return [str(low) if low == high else f"{low}-{high}" for low, high in found]
+
+
+def _ends(ports: str) -> tuple[int, int]:
+    low, _, high = ports.partition("-")
+    return int(low), int(high or low)
+
+
 def _chain(hook: str, priority: int, rules: list[str]) -> str:
     head = f"type filter hook {hook} priority {priority}; policy accept;"
     return "\n".join((f"chain {hook} {{", f"\t{head}", *(f"\t{rule}" for rule in rules), "}"))
@@ -171,6 +187,9 @@ def _spoofing(policy: Policy) -> list[str]:
         rules.append(f"{start} ip saddr != {_set(four)} drop")
         rules.append(f"{start} arp saddr ip != {_set(four)} drop")
         rules.append(f"{start} ip6 saddr != {_set(six)} drop")
+        # The kernel takes one VLAN tag off before it looks (skb_vlan_untag()); below a second one
+        # it sees no address.
+        rules.append(f"{start} meta protocol {{ 8021q, 8021ad }} drop")
     return rules
 
 

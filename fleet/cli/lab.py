@@ -83,7 +83,7 @@ def up(
     chosen = open_lab(here.project, lab, backend.value)
     names = chosen.up(hosts=hosts or None, sshd_only=sshd_only, backend=backend.value)
     number = len(names) if names is not None else len(hosts or ())
-    said = f"{number} hosts are up" if number else "is up"
+    said = f"{number} host{' is' if number == 1 else 's are'} up" if number else "is up"
     print(f"lab {lab}: {said}. Add --lab {lab} to a command, or: export FLEET_LAB={lab}")
 
 

@@ -303,6 +303,22 @@ def test_a_probe_that_passed_must_pass_again(host: Hypervisor) -> None:
     assert host.status()["state"] == "APPLIED"
 
 
+def test_a_bridge_without_ports_may_lose_its_carrier(host: Hypervisor) -> None:
+    """The last port of a bridge goes by the plan: that its carrier goes with it is no failure."""
+    host.ip("link add p5 type veth peer name q5")
+    host.ip("link set q5 up")
+    host.ip("link set p5 up")
+    ports = {"kind": "bridge", "name": "br5", "spec": {"interfaces": ["p5"]}}
+    state = {**STATE, "resources": [*STATE["resources"], ports]}
+    _, digest = applied(host, deadline=20.0, state=state)
+    assert confirm(host.confirming(), digest)["state"] == "COMMITTED"
+    until(lambda: "LOWER_UP" in host.ip("link show br5"))
+    state["resources"][-1] = {**ports, "spec": {"interfaces": []}}
+    _, digest = applied(host, deadline=20.0, name="tx2", state=state)
+    until(lambda: "NO-CARRIER" in host.ip("link show br5"))  # the kernel tells it up to 1 s later
+    assert confirm(host.confirming(), digest, "tx2")["state"] == "COMMITTED"
+
+
 def test_the_managers_files_are_renamed_by_the_commit_only(host: Hypervisor) -> None:
     """The text for netplan is staged beside its target, mode 0600, and appears with the commit."""
     folder = host.root / "etc/systemd/network"

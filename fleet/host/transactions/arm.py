@@ -163,7 +163,10 @@ def _arm_locked(
         shortest_deadline(len(plan.changes), plan.settle + _tried(wanted)),
         min(float(request.get("deadline") or DEFAULT_DEADLINE), LONGEST_DEADLINE),
     )
-    expected = back.probes(probes) if back else probe.expected_after(probes, plan.changes)
+    if back is not None:
+        expected = back.probes(probes)
+    else:
+        expected = probe.expected_after(probes, plan.changes, observation.links)
     try:
         archive = units.stage_helper(paths)
     except (OSError, ValueError) as error:

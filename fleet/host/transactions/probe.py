@@ -58,8 +58,10 @@ def passing(observation: Observation, declared: dict[str, Any], system: System) 
     return [probe for probe in wanted if failure(probe, observation, system) is None]
 
 
-def expected_after(probes: list[Probe], changes: tuple[Change, ...]) -> list[Probe]:
-    """Return the probes that a plan's own changes do not do away with."""
+def expected_after(
+    probes: list[Probe], changes: tuple[Change, ...], links: dict[str, dict[str, Any]]
+) -> list[Probe]:
+    """Return the probes that a plan's own changes do not do away with; links as observed."""
     gone = {device for change in changes if change.action == DELETE for device in change.touches}
     down = {c.name for c in changes if c.what == "activation-mode" and c.after == "off"}
     moved = {
@@ -73,10 +75,13 @@ def expected_after(probes: list[Probe], changes: tuple[Change, ...]) -> list[Pro
     taps = [(change, change.touches[1:]) for change in changes if change.kind == "guest"]
     moved |= {tap for change, names in taps for tap in names if change.after is not None}
     gone |= {tap for change, names in taps for tap in names if change.after is None}
+    left = _left_by_all(links, gone | down | moved)
     kept = []
     for probe in probes:
         name = probe["name"]
         if probe["kind"] in ("link", "guest") and (name in gone or name in down):
+            continue
+        if probe["kind"] == "link" and name in left:
             continue
         if probe["kind"] == "gateway" and _given_up(probe, changes, gone):
             continue
@@ -84,6 +89,17 @@ def expected_after(probes: list[Probe], changes: tuple[Change, ...]) -> list[Pro
             probe = {**probe, "master": None}
         kept.append(probe)
     return kept
+
+
+def _left_by_all(links: dict[str, dict[str, Any]], leaving: set[str]) -> set[str]:
+    """Return the bridges and bonds of whose running ports none surely stays: they have no carrier
+    of their own, and what comes instead may have none yet.
+    """
+    ports: dict[str, set[str]] = {}
+    for name, link in links.items():
+        if link["master"] and link["running"]:
+            ports.setdefault(link["master"], set()).add(name)
+    return {master for master, names in ports.items() if names <= leaving}
 
 
 def _given_up(probe: Probe, changes: tuple[Change, ...], gone: set[str]) -> bool:

@@ -16,11 +16,12 @@ class CannotInsert(Exception):
 
 
 class _Edit(NamedTuple):
-    """Replace the text from ``start`` to ``end``."""
+    """Replace the text from ``start`` to ``end``; ``column`` is that of the mapping it is of."""
 
     start: int
     end: int
     text: str
+    column: int = 0
 
 
 def insert(text: str, data: Mapping[str, Words], dump: Dump) -> tuple[str, dict[str, str]]:
@@ -47,8 +48,10 @@ def insert(text: str, data: Mapping[str, Words], dump: Dump) -> tuple[str, dict[
             refused[key] = str(reason)
         else:
             edits += writer.edits
-    # From the end, so that earlier places stay where they are; sorting keeps equal places in order.
-    for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
+    # Where mappings end at one place, the innermost ends first. From the end, so that earlier
+    # places stay where they are; sorting keeps what is equal in order.
+    edits.sort(key=lambda edit: (edit.start, -edit.column))
+    for edit in edits[::-1]:
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text, refused
 
@@ -87,7 +90,7 @@ class _Writer:
         block = textwrap.indent(self.dump(added), " " * column)
         if at > len(self.text) or not self.text[:at].endswith("\n"):
             block = "\n" + block
-        self.edits.append(_Edit(at, at, block))
+        self.edits.append(_Edit(at, at, block, column))
 
     def _replace(self, node: Any, key: Any, old: Any, value: Any) -> None:
         colon = self.text.index(":", key.end_mark.index) + 1

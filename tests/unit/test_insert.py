@@ -56,6 +56,30 @@ def test_only_lines_are_added(host: str) -> None:
     assert "unit: 011" in text
 
 
+def test_mappings_that_end_at_one_place() -> None:
+    """What is added to several mappings that end with the file, or the host, goes to each."""
+    text = "hv1:\n  data:\n    network:\n      ethernets:\n        eth1: {}\n"
+    data = {
+        "hv2": {"hostname": "hv2"},
+        "hv3": {"hostname": "hv3"},
+        "hv1": {
+            "groups": ["rack"],
+            "data": {
+                "sysctl": {"net.ipv4.ip_forward": "1"},
+                "network": {"ethernets": {"eth1": {"mtu": 9000}, "eth2": {}}, "bridges": {"b": {}}},
+            },
+        },
+    }
+    for one in (text, text.rstrip("\n"), "# Hosts.\n" + text + "# The end.\n"):
+        new, refused = insert(one, data, text_of)
+        assert refused == {}
+        before = read(one)
+        assert isinstance(before, dict)
+        assert read(new) == merged(before, data)
+        assert new.count("#") == one.count("#")
+        assert new.index("hv2") < new.index("hv3")
+
+
 def test_a_value_is_replaced_in_place() -> None:
     """A scalar or a list that differs is replaced where it stands, its line's comment kept."""
     text = "a:\n  data:\n    one: 1 # first\n    list:\n    - x\n    - y\n    two: 2\n"

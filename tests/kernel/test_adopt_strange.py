@@ -142,16 +142,29 @@ nft add table arp a
 nft add table ip6 six
 nft add chain ip6 six c { type nat hook postrouting priority 100; }
 nft add rule ip6 six c masquerade
+nft add table ip nat
+nft add chain ip nat post { type nat hook postrouting priority 100; }
 iptables-nft -A INPUT -p tcp --dport 99 -j DROP
 """,
 }
 #: Parts of what is said to be left out.
 NOTES = {
-    "rules": ["a rule needs from, to, mark or type-of-service"],
+    "rules": [
+        "priority 901 is left out: intent has no words for iif lo",
+        "priority 902 is left out: intent has no words for oif lo",
+        "priority 903 is left out: intent has no words for mark 0x1/0xf",
+        "priority 904 is left out: intent has no words for action blackhole",
+        "priority 905 is left out: intent has no words for action prohibit",
+        "priority 906 is left out: intent has no words for invert True",
+        "priority 907 is left out: intent has no words for uid_range",
+        "priority 908 is left out: intent has no words for ip_proto",
+        "priority 909 is left out: intent has no words for suppress_prefixlength 0",
+    ],
     "routes": [
         "198.18.22.0/24 has several gateways",
         "2001:2:0:22::/64 has several gateways",
         "of different address families",
+        "the peer 198.18.90.2/32 of v0's address 198.18.90.1/32 is left out",
     ],
     "namespaces": [
         "its loopback device is down",

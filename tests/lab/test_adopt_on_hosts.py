@@ -46,6 +46,10 @@ def by_hand(world: World) -> None:
     for host, unit in (("hv1", 11), ("hv2", 12)):
         for line in BY_HAND.format(unit=unit).strip().splitlines():
             world.run(host, *line.split())
+        # Not the first word that the site's files have on it.
+        said = "net.core.somaxconn=5\n-net.core.somaxconn = 777\n"
+        world.run(host, "sh", "-c", f"printf '%s' '{said}' > /etc/sysctl.d/30-site.conf")
+        world.run(host, "sysctl", "-qw", "net.core.somaxconn=777")
     world.defaults["data"].pop("network")
     world.write()
     folder = world.project / "inventory"
@@ -94,6 +98,13 @@ def test_adopt_a_group(world: World) -> None:
     again = world.fleet("adopt", "--group", "rack7", "--write")
     assert again.out == ""
     assert texts(world) == after
+    # What somebody breaks is repaired by one rollout, and nothing is left for a second.
+    world.run("hv1", "ip", "link", "del", "br0")
+    world.run("hv1", "sysctl", "-qw", "net.core.somaxconn=77")
+    world.fleet("rollout", "--yes")
+    assert world.run("hv1", "sysctl", "-n", "net.core.somaxconn").strip() == "777"
+    assert world.changes("hv1") == []
+    world.fleet("audit")
 
 
 def test_as_intent(world: World) -> None:
@@ -101,7 +112,7 @@ def test_as_intent(world: World) -> None:
     by_hand(world)
     shown = world.fleet("observe", "hv1", "--as-intent")
     intent = yaml.safe_load(shown.out)
-    assert list(intent) == ["network"]
+    assert list(intent) == ["network", "sysctl"]
     assert intent["network"]["ethernets"]["eno1"] == {
         "addresses": ["198.18.7.11/24"],
         "routes": [{"to": "default", "via": "198.18.7.254"}],

@@ -119,6 +119,16 @@ def test_sysctls_file_is_the_committed_keys(host: files.Paths) -> None:
     assert said(none) == [("delete", SYSCTL, "")]
 
 
+def test_what_the_sites_own_files_say_needs_no_file(host: files.Paths) -> None:
+    """Where the site's files bring every key at boot, fleet has none to miss."""
+    site = put(Path(host.root), "/etc/sysctl.d/30-site.conf", "net.ipv4.ip_forward=1\n", 0o644)
+    assert said(looked_at(host)) == []
+    Path(host.root + SYSCTL).unlink()
+    assert said(looked_at(host)) == []
+    site.unlink()
+    assert said(looked_at(host)) == [("create", SYSCTL, "")]
+
+
 def test_the_committed_state_counts_where_nothing_else_changes(host: files.Paths) -> None:
     """A state that is missing, damaged or another is drift; a commit of anything writes it anew."""
     link = {"kind": "ethernet", "name": "eth0", "spec": {"mtu": 1400}}

@@ -56,20 +56,23 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
     return None if text is None else {"rules": ruleset.body(text)}
 
 
-#: Tables of the iptables programs, libvirt, firewalld and container engines.
+#: The iptables programs' tables, and the chains that these hook.
 _OTHERS = ("filter", "nat", "mangle", "raw", "security", "broute")
+_CHAINS = ("INPUT", "OUTPUT", "FORWARD", "PREROUTING", "POSTROUTING", "BROUTING")
+#: Tables of libvirt, firewalld and container engines.
 _THEIRS = ("libvirt*", "firewalld*", "docker*", "netavark*", "lxc*", "incus*", "kube*", "cali*")
 
 
 def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any] | None:
     """Return a table without what it has counted, None where a program made it for itself."""
     family, table = ruleset.split(name)
-    if any_matches(table, _THEIRS) or (
-        family in ("ip", "ip6", "bridge", "arp") and table in _OTHERS
-    ):
+    if any_matches(table, _THEIRS):
         return None
     done = observation.system.run([ruleset.NFT, "-s", "list", "table", family, table], check=False)
     if done.code:
+        return None
+    legacy = family in ("ip", "ip6", "bridge", "arp") and table in _OTHERS
+    if legacy and not _hooked_by_hand(done.out):
         return None
     lines = ruleset.body(ruleset.unfilled(done.out)).splitlines()
     # YAML takes no tabs in front of a line.
@@ -77,6 +80,18 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
     indented = ("  " * (len(line) - len(text)) + text for line, text in zip(lines, plain))
     # An empty table is one too, and a field that is an empty text would be none.
     return {"rules": "".join(f"{line}\n" for line in indented) or "\n"}
+
+
+def _hooked_by_hand(text: str) -> bool:
+    """Whether a listed table hooks a chain that none of the iptables programs would name so."""
+    chain = ""
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == ["chain"]:
+            chain = words[1]
+        elif words[:1] == ["type"] and "hook" in words and chain not in _CHAINS:
+            return True
+    return False
 
 
 def diff(resource: Resource, entry: Entry | None, observation: Observation) -> list[Change]:

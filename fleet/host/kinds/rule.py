@@ -109,11 +109,29 @@ _OTHER = (
 def _plain(observed: dict[str, Any]) -> bool:
     """Say whether a rule has nothing that a spec cannot express."""
     whole = observed.get("mask") in (None, 0xFFFFFFFF) or not observed.get("mark")
-    return (
-        observed["action"] == "table"
-        and whole
-        and all(observed.get(word) in (None, False, "") for word in _OTHER)
-    )
+    return observed["action"] == "table" and whole and not _others(observed)
+
+
+def _others(observed: dict[str, Any]) -> list[str]:
+    # A suppressed prefix length of 0 is one: what keeps the default route from being taken.
+    # By identity, for 0 equals False.
+    return [w for w in _OTHER if not any(observed.get(w) is said for said in (None, False, ""))]
+
+
+def unsaid(observation: Observation) -> list[str]:
+    """Return what rules that somebody added have and intent has no words for, one line each."""
+    lines = []
+    for observed in observation.rules:
+        if observed["protocol"] == RTPROT_KERNEL or _plain(observed):
+            continue
+        words = [f"{word} {observed[word]}" for word in _others(observed)]
+        if observed["action"] != "table":
+            words.append(f"action {observed['action']}")
+        if observed.get("mark") and observed.get("mask") not in (None, 0xFFFFFFFF):
+            words.append(f"mark {observed['mark']:#x}/{observed['mask']:#x}")
+        said = f"the policy rule of priority {observed['priority']} is left out"
+        lines.append(f"{said}: intent has no words for {', '.join(words)}")
+    return lines
 
 
 def _standing(wanted: Rule, observation: Observation) -> dict[str, Any] | None:

@@ -131,6 +131,11 @@ def space(observation: Observation, patterns: tuple[str, ...]) -> Words:
     for route in observation.routes:
         if route["nexthops"] and not foreign_route(route):
             notes.append(f"the route to {route['to']} has several gateways and is left out")
+    for device, addresses in observation.addresses.items():
+        for address in addresses:
+            if address["peer"] and not any_matches(device, patterns):
+                said = f"the peer {address['peer']} of {device}'s address {address['address']}"
+                notes.append(f"{said} is left out: intent has no words for it")
     return {"resources": resources, "routes": routes, "notes": notes}
 
 

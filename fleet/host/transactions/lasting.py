@@ -104,7 +104,7 @@ def wanted(
     for path, text in (manager.get("files") or {}).items():
         found[check_path(path)] = (with_macs(text, paths.root), _mode(path))
     text = sysctl_text(state.resources)
-    if text is not None and not entries and _host_says(paths.root, state):
+    if text is not None and not _exists(paths.root + SYSCTL) and _host_says(paths.root, state):
         return found
     if text is not None or any(_is_sysctl(entry) for entry in entries.values()):  # type: ignore[arg-type]
         found[SYSCTL] = (text, 0o644)
@@ -137,9 +137,8 @@ def with_macs(text: str, root: str = "") -> str:
 
 
 def _host_says(root: str, state: State) -> bool:
-    """Say whether the host's own files give every key of a state its value.
-
-    Where nothing was ever committed the host is somebody's who keeps it by such files.
+    """Say whether the host's own files give every key of a state its value: an adopted host is
+    somebody's who keeps it by such files.
     """
     from fleet.host.kernel.sysctl_files import written
 

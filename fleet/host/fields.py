@@ -258,6 +258,19 @@ def _ports(value: str) -> str:
     return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}-{numbers[1]}"
 
 
+def _feature_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", value):
+        raise ValueError(f"{value!r} is not a feature such as tcp-segmentation-offload")
+    return value
+
+
+def _flag_name(value: str) -> str:
+    # ETH_GSTRING_LEN; drivers name them freely, but none with a mark.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,30}", value):
+        raise ValueError(f"{value!r} is not a private flag such as flow-director-atr")
+    return value
+
+
 def _policy_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,47}", value):
         raise ValueError(f"{value!r} is not a name of a policy: letters, digits, _ . - only")
@@ -291,6 +304,10 @@ LibvirtName = Annotated[str, Check(_libvirt_name)]
 InterfaceKey = Annotated[str, Check(_interface_key)]
 #: CPUs or memory nodes: ``0-3,8``.
 NumberSet = Annotated[str, Check(_number_set)]
+#: A flag that only its driver knows.
+FlagName = Annotated[str, Check(_flag_name)]
+#: A feature by the kernel's name, ethtool's or netplan's.
+FeatureName = Annotated[str, Check(_feature_name)]
 PolicyName = Annotated[str, Check(_policy_name)]
 MAC = Annotated[str, Check(_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.

@@ -58,6 +58,7 @@ KINDS = (
     Entry("macvlan", "macvlans", 45, device=True),
     Entry("macvtap", "macvtaps", 46, device=True),
     Entry("tunnel", "tunnels", 50, device=True, kernel="vxlan"),
+    Entry("ethtool", "ethtool", 59, phase="entry"),
     Entry("neighbour", "neighbours", 60, phase="entry"),
     Entry("fdb", "fdb", 61, phase="entry"),
     Entry("mdb", "mdb", 62, phase="entry"),

@@ -17,6 +17,7 @@ from fleet.host.state import Management
 from fleet.intent.checks import check_devices, check_pairs
 from fleet.intent.convert import convert, joined
 from fleet.intent.device import Device, read_device
+from fleet.intent.offloads import with_offloads
 from fleet.intent.other import namespaces_of, read_others
 from fleet.intent.rendering import render_data
 from fleet.intent.sections import check_network, check_sections, device_entries
@@ -84,7 +85,12 @@ class Assembler:
         errors = list(check_pairs(spaces))
         for name, own in spaces.items():
             errors += check_devices(own, management if name == HOST else Management())
-            resources += _resources(own, "" if name == HOST else name)
+            space = "" if name == HOST else name
+            resources += _resources(own, space)
+            try:
+                resources = list(with_offloads(resources, own.values(), space))
+            except IntentError as error:
+                errors.append(error)
         if errors:
             raise joined(errors)
         return State(

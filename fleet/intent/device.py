@@ -24,6 +24,8 @@ from fleet.intent.netplan import (
     marked_kind,
     verdict_text,
 )
+from fleet.intent.offloads import KEYS as OFFLOADS
+from fleet.intent.offloads import read_offloads
 from fleet.intent.source import nearest
 from fleet.intent.tree import Mapping, Node, Scalar, Sequence, find, path_text, words
 
@@ -70,6 +72,7 @@ class Device:
     rules: tuple[Rule, ...] = ()
     port_flags: dict[str, Any] = field(default_factory=dict)
     manager: dict[str, Any] = field(default_factory=dict)
+    offloads: dict[str, bool] = field(default_factory=dict)
     base: Path = ("network",)
     kind: str = ""
 
@@ -106,10 +109,11 @@ def read_device(section: str, name: str, node: Node, base: Path = ("network",)) 
         if table[key].verdict == MANAGER:
             if key != "renderer":
                 manager[key] = words(value)
-        elif key not in PORT_FLAGS and key != "routing-policy":
+        elif key not in PORT_FLAGS and key not in OFFLOADS and key != "routing-policy":
             own[key] = _normal(key, words(value))
     spec_class = registry.load(kind).SPEC
     rules: tuple[Rule, ...] = ()
+    offloads: dict[str, bool] = {}
     spec: Any = None
     try:
         spec = convert(spec_class, own, node, path)
@@ -120,15 +124,21 @@ def read_device(section: str, name: str, node: Node, base: Path = ("network",)) 
     except IntentError as error:
         errors.append(error)
     try:
+        offloads = read_offloads(node, path)
+    except IntentError as error:
+        errors.append(error)
+    try:
         rules = tuple(_rules(node, path))
     except IntentError as error:
         errors.append(error)
     if errors:
         raise joined(errors)
-    flags = {
+    ports = {
         PORT_FLAGS[key]: words(inner) for key, inner in node.entries.items() if key in PORT_FLAGS
     }
-    return Device(section, name, node, spec, encode(spec), rules, flags, manager, base, kind)
+    return Device(
+        section, name, node, spec, encode(spec), rules, ports, manager, offloads, base, kind
+    )
 
 
 def _check_left(manager: dict[str, Any], node: Mapping, path: Path) -> None:

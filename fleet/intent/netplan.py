@@ -80,7 +80,6 @@ COMMON: dict[str, Key] = {
     "openvswitch": Key(LATER, "Open vSwitch on devices other than bridges"),
 }
 
-_WAIT_TUNING = "NIC tuning"
 PHYSICAL: dict[str, Key] = {
     "match": Key(
         APPLIED,
@@ -90,11 +89,11 @@ PHYSICAL: dict[str, Key] = {
     "set-name": Key(APPLIED),
     **_keys(MANAGER, "wakeonlan emit-lldp"),
     **_keys(
-        LATER,
+        APPLIED,
         "receive-checksum-offload transmit-checksum-offload tcp-segmentation-offload "
         "tcp6-segmentation-offload generic-segmentation-offload generic-receive-offload "
         "large-receive-offload",
-        _WAIT_TUNING,
+        "a feature of what ethtool sets",
     ),
     "wakeonwlan": Key(REFUSED, "hypervisors have no wireless NICs"),
 }

@@ -223,6 +223,7 @@ def one_sequence(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
 ran = 0
 #: The kinds that were drawn, and how often.
 _ELSEWHERE = {
+    "ethtool",
     "openvswitch",
     "flows",
     "vlan",

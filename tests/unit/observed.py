@@ -56,6 +56,7 @@ class Observed:
         self.namespaces = sorted(words.get("namespaces") or {})
         self._sysctls = words.get("sysctls") or {}
         self._lacks = words.get("lacks") or ()
+        self._asked = words.get("asked") or {}
         self._holders = words.get("holders") or {}
         self._spaces = {n: Observed(w) for n, w in (words.get("namespaces") or {}).items()}
         #: How often the processes of the host were read, which costs more than all the rest.
@@ -70,6 +71,11 @@ class Observed:
         if isinstance(link["link"], str):
             return "", link["link"]
         return tuple(link["link"]) if link["link"] else ("", "")
+
+    def once(self, part: str, read: Any) -> Any:
+        if part not in self._asked:
+            raise OSError(95, "Operation not supported")
+        return self._asked[part]
 
     def lacking(self, capability: str) -> str:
         lacks = capability in self.root._lacks

@@ -169,6 +169,7 @@ def test_a_watchdog_knows_all_imports_of_the_way_back() -> None:
     assert late - {"typing", "collections.abc"} <= {
         *rehearsal.NEEDED,
         *rehearsal.PROGRAMS,
+        *rehearsal.SETTINGS,
         *rehearsal.SWITCHES,
         *rehearsal.NETWORKS,
     }

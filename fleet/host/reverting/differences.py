@@ -68,6 +68,11 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
             add(part, name, "", expected, actual)
     for name, (then, have) in table_differences(snapshot, now).items():
         add("tables", name, "", then and then["text"], have and have["text"])
+    if snapshot.get("settings"):
+        from fleet.host.reverting.restore_settings import settings_differences
+
+        for name, (before, after) in settings_differences(snapshot, now).items():
+            add("settings", name, "", before, after)
     if has_switches(snapshot["scope"]):
         from fleet.host.reverting import restore_switches
 

@@ -42,6 +42,7 @@ AF_BRIDGE = 7
 def restore_layers(step: Step) -> None:
     """Make everything on the devices what it was, from the bottom up."""
     restore_sysctls(step)
+    _settings(step)
     restore_traffic(step)
     restore_addresses(step)
     step.look()
@@ -170,6 +171,13 @@ def _order() -> Any:
     import sys
 
     return sys.byteorder
+
+
+def _settings(step: Step) -> None:
+    if step.then.get("settings"):
+        from fleet.host.reverting.restore_settings import restore_settings
+
+        restore_settings(step)
 
 
 def _tables(step: Step) -> None:

@@ -26,7 +26,8 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
     """Return what is touched, and what depends on it, as it is now.
 
     ``scope``: ``devices`` (names, also of devices that a plan will make), ``sysctls``, ``files``,
-    ``rules`` (bool), ``tables`` (nftables, ``family/table``), ``whole`` (bool: all that is in the
+    ``rules`` (bool), ``tables`` (nftables, ``family/table``),
+    ``settings`` (devices, for what ethtool sets), ``whole`` (bool: all that is in the
     namespace), and ``namespaces`` (a scope for each name). With ``like`` the same things are
     read that another snapshot holds. Raises OSError.
     """
@@ -68,6 +69,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "traffic": read_traffic(netlink, names, {*named, *own_keys}),
         "sysctls": parts.read_sysctls(system, _sysctls(system, scope, like), own_keys, wide, links),
         "tables": _tables(system, scope, like),
+        "settings": _settings(system, scope),
         **_switches(system, scope),
         **_networks(system, scope),
         "files": {path: parts.read_file(system, path) for path in scope.get("files") or ()},
@@ -83,6 +85,14 @@ def require_way_back(system: System, snapshot: Snapshot) -> None:
     for name, inner in snapshot["namespaces"].items():
         if inner is not None:
             require_way_back(system.at(name), inner)
+
+
+def _settings(system: System, scope: Record) -> Record:
+    if not scope.get("settings"):
+        return {}
+    from fleet.host.reverting.restore_settings import read_settings
+
+    return {name: read_settings(system, name) for name in scope["settings"]}
 
 
 def _switches(system: System, scope: Record) -> Record:

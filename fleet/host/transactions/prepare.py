@@ -183,6 +183,9 @@ def scope_of(plan: Plan) -> dict[str, Any]:
                 inner["whole"] = inner["whole"] or change.action == DELETE
             else:
                 scope["devices"] = sorted({*scope["devices"], name})
+        if change.kind == "ethtool":
+            scope = of(change.namespace)
+            scope["settings"] = sorted({*scope["settings"], *change.touches})
         if change.kind == "sysctl":
             scope = of(change.namespace)
             scope["sysctls"] = sorted({*scope["sysctls"], change.name})
@@ -212,6 +215,7 @@ def _scope() -> dict[str, Any]:
         "sysctls": [],
         "files": [],
         "tables": [],
+        "settings": [],
         "switches": {},
         "flows": {},
         "networks": [],

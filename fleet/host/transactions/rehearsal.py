@@ -47,6 +47,8 @@ SWITCHES = (
     "fleet.host.switches.picture",
     "fleet.host.switches.operations",
 )
+#: And where what ethtool sets does.
+SETTINGS = ("fleet.host.kernel.ethtool", "fleet.host.reverting.restore_settings")
 #: And where libvirt's networks, filters and guests do.
 NETWORKS = (
     "os",
@@ -74,7 +76,8 @@ def rehearse(system: System, snapshot: Any) -> None:
     switches = SWITCHES if has_switches(snapshot["scope"]) else ()
     scope = snapshot["scope"]
     books = NETWORKS if any(map(scope.get, ("networks", "nwfilters", "guests"))) else ()
-    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *switches, *books):
+    settings = SETTINGS if scope.get("settings") else ()
+    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *settings, *switches, *books):
         __import__(name)
 
     differences(snapshot, capture(system, snapshot["scope"], snapshot))

@@ -136,7 +136,9 @@ class Space:
             apply(self.system, change)
         assert [picture(name) for name in (self.name, *namespaces)] != before
         assert restore(self.system, taken) == []
-        until(lambda: [picture(name) for name in (self.name, *namespaces)] == before, 15)
+        from pictures import await_equal
+
+        await_equal(lambda: [picture(name) for name in (self.name, *namespaces)], before, 15)
         return plan
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fleet.host.kernel.system import System
@@ -102,4 +102,19 @@ def await_equal(read: Callable[[], Any], expected: Any, seconds: float = 6.0) ->
     end = time.monotonic() + seconds
     while (found := read()) != expected and time.monotonic() < end:
         time.sleep(0.1)
-    assert found == expected
+    assert found == expected, "\n".join(differences(expected, found))
+
+
+def differences(expected: Any, found: Any, path: str = "") -> Iterator[str]:
+    """Yield a line for each place where two pictures differ."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted({*expected, *found}):
+            yield from differences(expected.get(key), found.get(key), f"{path}/{key}")
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for number, (before, after) in enumerate(zip(expected, found, strict=True)):
+            yield from differences(before, after, f"{path}/{number}")
+    elif isinstance(expected, list) and isinstance(found, list):
+        yield from (f"{path}: gone: {item}" for item in expected if item not in found)
+        yield from (f"{path}: new: {item}" for item in found if item not in expected)
+    elif expected != found:
+        yield f"{path}: {expected} became {found}"

@@ -88,3 +88,44 @@ def test_a_passthru_device_has_the_mac_it_is_given(host: Space) -> None:
     host.goes_back({**pair, "macvlan/mv0": wanted})
     host.roll({**pair, "macvlan/mv0": wanted})
     assert host.link("mv0")["address"] == "02:aa:00:00:00:05"
+
+
+def test_what_is_below_keeps_its_neighbours(host: Space) -> None:
+    """A passthru device gives its lower device its MAC address, then another one, then its own
+    back; the permanent neighbours there stay, and a way back from each is exact."""
+    pair = {"veth/e0": {"peer": "f0"}, "veth/f0": {"peer": "e0"}}
+    host.roll(pair)
+    host.ip("addr add 198.18.9.1/24 dev e0")
+    host.ip("neigh add 198.18.9.7 lladdr 02:aa:00:00:00:77 dev e0 nud permanent")
+    before = host.link("e0")["address"]
+
+    def with_mac(number: int) -> dict[str, object]:
+        mac = f"02:aa:00:00:00:{number:02x}"
+        return {**pair, "macvlan/mv0": {"link": "e0", "mode": "passthru", "macaddress": mac}}
+
+    def kept() -> bool:
+        return "02:aa:00:00:00:77" in host.ip("neigh show dev e0 nud permanent")
+
+    host.goes_back(with_mac(5))
+    host.roll(with_mac(5))
+    assert kept()
+    host.goes_back(pair)
+    host.goes_back(with_mac(6))
+    host.roll(with_mac(6))
+    assert kept()
+    assert host.link("e0")["address"] == "02:aa:00:00:00:06"
+    host.roll(pair)
+    assert kept()
+    assert host.link("e0")["address"] == before
+
+
+def test_two_macs_for_one_device(host: Space) -> None:
+    """A passthru device with another address than its lower device is to have is refused."""
+    pair = {"veth/e0": {"peer": "f0", "macaddress": "02:aa:00:00:00:01"}, "veth/f0": {"peer": "e0"}}
+    wanted = {"link": "e0", "mode": "passthru", "macaddress": "02:aa:00:00:00:05"}
+    plan = host.plan({**pair, "macvlan/mv0": wanted})
+    assert [problem.what for problem in plan.problems] == ["macaddress"]
+    assert "02:aa:00:00:00:01" in plan.problems[0].actual
+    same = {**wanted, "macaddress": "02:aa:00:00:00:01"}
+    host.roll({**pair, "macvlan/mv0": same})
+    assert host.link("mv0")["address"] == "02:aa:00:00:00:01"

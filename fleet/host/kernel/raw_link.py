@@ -41,6 +41,8 @@ _READ_ONLY = {
     "bond": (2, 23),
     "tun": (8, 9),
 }
+#: include/uapi/linux/if_link.h: IFLA_MACVLAN_MODE and its value.
+_MACVLAN_MODE, _PASSTHRU = "1", 8
 #: INFO_DATA that holds a device's index.
 _INDEXES = {"vxlan": (3,), "bond": (2, 11), "gre": (1,), "gretap": (1,), "sit": (1,), "ipip": (1,)}
 #: vxlan says of a flag that it is off by a zero byte, and wants to be told by leaving it out.
@@ -175,6 +177,14 @@ def lower_devices(record: Record) -> set[str]:
 def set_message(index: int, *parts: bytes, flags: int = 0, change: int = 0) -> bytes:
     """Return a message that changes attributes of the device of this index."""
     return header.pack(0, 0, index, flags, change) + b"".join(parts)
+
+
+def passes_through(record: Record) -> bool:
+    """Say whether this is a macvlan or macvtap in passthru mode, with what is below it here."""
+    if record["kind"] not in ("macvlan", "macvtap") or not isinstance(record["link"], str):
+        return False
+    mode = record["data"].get(_MACVLAN_MODE)
+    return bool(mode) and number(bytes.fromhex(mode)) == _PASSTHRU
 
 
 def data_part(record: Record, keys: Any, indexes: Indexes) -> bytes:

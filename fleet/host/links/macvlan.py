@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.host.change import CREATE
+from fleet.host.change import CREATE, DELETE, amended
 from fleet.host.links.link_diff import device_of, observe_link
 from fleet.host.links.virtual import diff_virtual
 
@@ -48,7 +48,7 @@ def diff(
     # macvlan_changelink(): passthru cannot be entered or left.
     passing = "passthru" in (wanted.mode, now.get("mode", wanted.mode))
     mode = {"mode": wanted.mode}
-    return diff_virtual(
+    changes = diff_virtual(
         resource,
         entry,
         observation,
@@ -59,6 +59,14 @@ def diff(
         now=now,
         lower=lower,
     )
+    if wanted.mode != "passthru":
+        return changes
+    # macvlan_set_mac_address(): its lower device's address follows, and is to come back with it.
+    both = {"touches": (resource.name, lower)}
+    return [
+        amended(each, **both) if each.action == CREATE or each.what == "macaddress" else each
+        for each in changes
+    ]
 
 
 def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
@@ -92,10 +100,19 @@ def _unfit(
     if spec.get("mtu") and most is not None and spec["mtu"] > most:
         remedy = f"raise the mtu of {lower}, or name at most {most}"
         yield "mtu", f"an MTU of at most {most}, which {lower} has", str(spec["mtu"]), remedy
-    mac = spec.get("macaddress")
-    if mac and mac == (facts.spec(lower).get("macaddress") or facts.link(lower).get("mac")):
-        yield "macaddress", "an address of its own", f"{lower} has {mac} too", "name another"
+    yield from _address(spec, lower, facts)
     yield from _alone(spec, name, lower, facts)
+
+
+def _address(spec: dict[str, Any], lower: str, facts: Facts) -> Iterator[tuple[str, str, str, str]]:
+    """One in passthru mode gives its lower device its MAC address, every other has its own."""
+    mac, named = spec.get("macaddress"), facts.spec(lower).get("macaddress")
+    if spec.get("mode") == "passthru":
+        if mac and named and mac != named:
+            actual, remedy = f"{mac}; {lower} is to have {named}", "name one address for both"
+            yield "macaddress", f"one address with {lower}, as passthru has it", actual, remedy
+    elif mac and mac == (named or facts.link(lower).get("mac")):
+        yield "macaddress", "an address of its own", f"{lower} has {mac} too", "name another"
 
 
 def _alone(
@@ -123,17 +140,47 @@ def _alone(
 
 def apply(system: System, change: Change, kernel: str) -> None:
     """Carry out one change."""
+    from contextlib import ExitStack
+
+    from fleet.host.links import link_apply
+    from fleet.host.links.neighbours_apply import keeping_neighbours
+
+    with ExitStack() as stack:
+        if change.action in (CREATE, DELETE) or change.what == "macaddress":
+            below = _index_below(system, change)
+            if below:
+                # A passthru device gives its lower device its address, and that one its own back:
+                # neigh_changeaddr() drops permanent neighbours there.
+                stack.enter_context(keeping_neighbours(system, below))
+        if change.action == CREATE:
+            _create(system, change, kernel)
+        elif change.what == "mode":
+            link_apply.set_link(system, change, kind=kernel, **{f"{kernel}_mode": change.after})
+        else:
+            link_apply.apply(system, change)
+
+
+def _index_below(system: System, change: Change) -> int:
+    """Return the index of the lower device, 0 where there is none in this namespace."""
     from fleet.host.links import link_apply
 
     if change.action == CREATE:
-        lower = link_apply.index_of(system, change.after["link"])
-        mode = {f"{kernel}_mode": change.after["mode"]}
-        link_apply.make(system, change, kernel, link=lower, **mode)
-        if change.after["mode"] == "passthru" and change.after.get("macaddress"):
-            # macvlan_common_newlink(): a new passthru device has its lower device's, whatever
-            # it was given.
-            link_apply.set_link(system, change, address=change.after["macaddress"])
-    elif change.what == "mode":
-        link_apply.set_link(system, change, kind=kernel, **{f"{kernel}_mode": change.after})
-    else:
-        link_apply.apply(system, change)
+        return link_apply.index_of(system, change.after["link"])
+    found = system.route.link_lookup(ifname=change.touches[0])
+    messages = system.route.get_links(found[0]) if found else ()
+    for message in messages:
+        if message.get_attr("IFLA_LINK_NETNSID") is None:
+            return int(message.get_attr("IFLA_LINK") or 0)
+    return 0
+
+
+def _create(system: System, change: Change, kernel: str) -> None:
+    from fleet.host.links import link_apply
+
+    lower = link_apply.index_of(system, change.after["link"])
+    mode = {f"{kernel}_mode": change.after["mode"]}
+    link_apply.make(system, change, kernel, link=lower, **mode)
+    if change.after["mode"] == "passthru" and change.after.get("macaddress"):
+        # macvlan_common_newlink(): a new passthru device has its lower device's, whatever it
+        # was given.
+        link_apply.set_link(system, change, address=change.after["macaddress"])

@@ -15,6 +15,7 @@ from fleet.host.kernel.raw_link import (
     data_part,
     ipv6_part,
     lower_devices,
+    passes_through,
     port_part,
     set_message,
     without_pairs,
@@ -328,7 +329,7 @@ def _set_mtu(step: Step, name: str) -> None:
 
 def _set_attributes(step: Step, name: str) -> None:
     differing, then = _differs(step, name), step.then["links"][name]
-    if "mac" in differing and then["mac"]:
+    if "mac" in differing and then["mac"] and not _given_from_above(step, name):
         _set_or_down(step, name, pack(1, bytes.fromhex(then["mac"])))
     if "txqlen" in differing:
         _set(step, name, pack_u32(13, then["txqlen"]))
@@ -352,6 +353,17 @@ def _set_attributes(step: Step, name: str) -> None:
             for word in words:
                 message = set_message(step.indexes[name], nest(52, pack_text(53, word)))
                 step.ask("links", name, kind, flags, bytes, message)
+
+
+def _given_from_above(step: Step, name: str) -> bool:
+    """Say whether a device has its MAC address from one in passthru mode, as it had it before.
+
+    Given the address directly it would keep it when that one goes (drivers/net/macvlan.c,
+    macvlan_sync_address, perm_addr).
+    """
+    records = (step.then["links"].get(n) for n in step.everything)
+    above = [record for record in records if record and record["link"] == name]
+    return any(passes_through(record) for record in above)
 
 
 def _set_flags(step: Step, name: str) -> None:

@@ -8,6 +8,7 @@ see raw. What the kernel writes by itself (states, counters, ages) is not in it.
 from __future__ import annotations
 
 from fleet.host.kernel import bridge_timers
+from fleet.host.kernel.raw_link import passes_through
 from fleet.host.kernel.traffic import read_traffic
 from fleet.host.reverting import snapshot_parts as parts
 
@@ -161,6 +162,7 @@ def depending(links: dict[str, Record], named: Iterable[str]) -> tuple[list[str]
 
     Deleting a device deletes what stands on it (VLANs, macvlans) and a veth's peer; a bridge's
     ports lose their master and port attributes with it; a bridge's MAC and MTU follow its ports.
+    What is below a macvlan in passthru mode has its MAC address.
     """
     gone = set(named)
     while True:
@@ -176,6 +178,7 @@ def depending(links: dict[str, Record], named: Iterable[str]) -> tuple[list[str]
     every = set(gone)
     every |= {n for n, record in links.items() if record["master"] in named}
     every |= {links[n]["master"] for n in gone if n in links and links[n]["master"]}
+    every |= {links[n]["link"] for n in gone if n in links and passes_through(links[n])}
     return sorted(every), sorted(gone | {n for n in every - gone if _is_master(links, n)})
 
 

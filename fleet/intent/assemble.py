@@ -137,7 +137,7 @@ class Assembler:
         self, data: Mapping, namespace: str, base: Path, errors: list[IntentError]
     ) -> Iterator[Resource]:
         """Yield the resources that are no devices, and add what is wrong with them to errors."""
-        for item in read_others(data, namespace, base):
+        for item in read_others(data, namespace, base, self.renderer):
             if isinstance(item, IntentError):
                 errors.append(item)
             else:

@@ -69,7 +69,7 @@ def convert(cls: type[T], data: object, node: Node, path: Path) -> T:
             [_located(cls, details, node, path) for details in error.errors(include_url=False)]
         ) from None
     errors = [
-        IntentError(f"{steps[-1]} is missing", *_place(node, path, steps[:-1]))
+        IntentError(f"{steps[-1]} is missing", *place_of(node, path, steps[:-1]))
         for steps in _missing(record, ())
     ]
     if errors:
@@ -123,7 +123,7 @@ def _located(cls: type[Any], details: Any, node: Node, path: Path) -> IntentErro
     if found == "" and _find(node, steps)[1] != steps:
         # A default that stands for "required" and was not given.
         kind, message = "missing", f"{steps[-1]} is missing"
-    return IntentError(message, *_place(node, path, steps[:-1] if kind == "missing" else steps))
+    return IntentError(message, *place_of(node, path, steps[:-1] if kind == "missing" else steps))
 
 
 _EXPECTED = {
@@ -165,7 +165,8 @@ def _named(value: object) -> str:
     return "a mapping" if isinstance(value, dict) else "a list"
 
 
-def _place(node: Node, path: Path, steps: Path) -> tuple[Any, str]:
+def place_of(node: Node, path: Path, steps: Path) -> tuple[Any, str]:
+    """Return where a place in a node's words is written, and its path in the data."""
     inner, where = _find(node, steps)
     return (inner.place if where == steps else inner.key_place), path_text((*path, *where))
 

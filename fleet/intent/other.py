@@ -11,9 +11,10 @@ from fleet.host.change import Resource
 from fleet.host.fields import NamespaceName
 from fleet.host.kernel.observation import HOST
 from fleet.host.spec import encode
-from fleet.intent.convert import convert
+from fleet.intent.convert import convert, joined, place_of
 from fleet.intent.source import nearest
 from fleet.intent.tree import Mapping, Node, Scalar, Sequence, path_text, words
+from fleet.render import Renderer, RenderError
 
 Path = tuple[str | int, ...]
 
@@ -41,10 +42,12 @@ def entries_of(parent: Mapping, section: str, base: Path) -> Iterator[tuple[str,
     yield from node.entries.items()
 
 
-def read_others(data: Mapping, namespace: str, base: Path) -> Iterator[Resource | IntentError]:
+def read_others(
+    data: Mapping, namespace: str, base: Path, renderer: Renderer
+) -> Iterator[Resource | IntentError]:
     """Yield a resource, or what is wrong with it, for each entry that is no device.
 
-    ``base`` is where the data's network is.
+    ``base`` is where the data's network is; ``renderer`` has the project's templates.
     """
     for holder in HOLDERS:
         node = data.get(holder)
@@ -57,7 +60,7 @@ def read_others(data: Mapping, namespace: str, base: Path) -> Iterator[Resource 
             continue
         try:
             for name, node in entries_of(parent, entry.section, path):
-                yield _read(entry.kind, name, node, namespace, (*path, entry.section))
+                yield _read(entry.kind, name, node, namespace, (*path, entry.section), renderer)
         except IntentError as error:
             yield error
 
@@ -74,7 +77,9 @@ def _unknown(node: Node, holder: str) -> Iterator[IntentError]:
             yield IntentError("unknown key", value.key_place, where, nearest=near, remedy=remedy)
 
 
-def _read(kind: str, name: str, node: Node, namespace: str, path: Path) -> Resource | IntentError:
+def _read(
+    kind: str, name: str, node: Node, namespace: str, path: Path, renderer: Renderer
+) -> Resource | IntentError:
     module: Any = registry.load(kind)
     try:
         name = _checked(module.NAME, name)
@@ -86,10 +91,51 @@ def _read(kind: str, name: str, node: Node, namespace: str, path: Path) -> Resou
         said = {short: said}
         node = Mapping({short: node}, node.file, node.at, node.key_at)
     try:
+        if kind == "network" and isinstance(node, Mapping) and "xml" not in node.entries:
+            said = _network(said, name, node, (*path, name), renderer)
         spec = convert(module.SPEC, said, node, (*path, name))
     except IntentError as error:
         return error
-    return Resource(namespace, kind, name, encode(spec))
+    data = encode(spec)
+    if kind in _NAMED_INSIDE and (inside := _name_inside(kind, data["xml"])) != name:
+        message = f"the XML is that of {inside or 'one without a name'}: give both the same name"
+        return IntentError(message, *place_of(node, (*path, name), ("xml",)))
+    return Resource(namespace, kind, name, data)
+
+
+#: Kinds whose XML has the resource's name once more.
+_NAMED_INSIDE = ("network", "nwfilter")
+
+
+def _name_inside(kind: str, text: str) -> str:
+    from fleet.host.virtual import networks, tree
+
+    if kind == "network":
+        return networks.name_of(text)
+    return str(tree.parse(text)["attributes"].get("name", ""))
+
+
+def _network(said: Any, name: str, node: Node, path: Path, renderer: Renderer) -> dict[str, Any]:
+    """Return a libvirt network that is written in words as its XML; raises IntentError."""
+    from fleet.host.virtual import tree
+    from fleet.intent.libvirt_network import TEMPLATE, NetworkWords, variables, wrong
+
+    spec = convert(NetworkWords, said, node, path)
+    errors = [IntentError(text, *place_of(node, path, steps)) for steps, text in wrong(spec)]
+    if errors:
+        raise joined(errors)
+    file = spec.template or TEMPLATE
+    place = place_of(node, path, ("template",) if spec.template else ())
+    try:
+        text = renderer.file(file, variables(name, spec))
+        tree.expect(text, "network")
+    except RenderError as error:
+        at = f"templates/{file}:{error.line}" if error.line else f"templates/{file}"
+        raise IntentError(f"{at}: {error.message}", *place) from error
+    except ValueError as error:
+        raise IntentError(f"what templates/{file} made is no network: {error}", *place) from error
+    kept = {key: said[key] for key in ("active", "autostart") if key in said}
+    return {"xml": text, **kept}
 
 
 def _checked(of: Any, name: str) -> str:

@@ -134,10 +134,16 @@ def _other(kind: str, definitions: Schema) -> Schema:
     module: Any = registry.load(kind)
     name = f"entry-{kind}"
     definitions[name] = _adapted(module.SPEC, definitions)
+    forms: list[Schema] = [{"$ref": _REF.format(model=name)}]
+    if kind == "network":
+        from fleet.intent.libvirt_network import NetworkWords
+
+        definitions["network-words"] = _adapted(NetworkWords, definitions)
+        forms.append({"$ref": _REF.format(model="network-words")})
     short = getattr(module, "SHORT", "")
-    if not short:
-        return {"$ref": _REF.format(model=name)}
-    return {"anyOf": [{"$ref": _REF.format(model=name)}, definitions[name]["properties"][short]]}
+    if short:
+        forms.append(definitions[name]["properties"][short])
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
 def _devices(kind: str, section: str, definitions: Schema) -> Schema:

@@ -17,6 +17,7 @@ from fleet.host import registry
 from fleet.host.spec import dashed
 from fleet.intent.assemble import Assembler
 from fleet.intent.left import Left
+from fleet.intent.libvirt_network import NetworkWords
 from fleet.intent.settings import Settings
 from fleet.intent.tree import Mapping
 from fleet.intent.yaml import compose
@@ -33,6 +34,7 @@ FREE = {
     "network.flows.e.groups",
     "network.flows.e.meters",
     "fleet.record",
+    "libvirt.networks.e.dns.txt.0",
 }
 FREE_TABLES = {"external-ids", "other-config", "options"}
 Steps = tuple[str, ...]
@@ -88,6 +90,7 @@ def all_places() -> Iterator[Steps]:
             example = {"nftables": "inet/t"}.get(entry.section, "e")
             yield from places(of, (*section, example))
     yield from places(Left, ("network", "ethernets", "e"))
+    yield from places(NetworkWords, ("libvirt", "networks", "e"))
     yield from places(Settings, ("fleet",))
     yield ("network", "renderer")
     yield ("network", "version")
@@ -135,7 +138,11 @@ def test_a_shells_characters_are_refused_or_plain_text(steps: Steps) -> None:
         for error in named:
             assert (error.file, error.line) == ("inventory/defaults.yaml", 1)
         if free and not named:
-            assert [error.message for error in found] in ([], ["flows is missing"])
+            assert [error.message for error in found] in (
+                [],
+                ["flows is missing"],
+                ["forward is missing"],
+            )
             assert found or holds(data, nasty)
         else:
             assert named, nasty

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypervisor import applied, confirm, until
+from hypervisor import HelperFailed, applied, confirm, until
 from virtual import MISSING, LibvirtHost, libvirt_host
 
 QEMU = "qemu-system-x86_64"
@@ -306,14 +306,34 @@ def test_a_guest_that_is_not_there_is_a_problem(host: GuestHost) -> None:
 
 
 def test_what_libvirt_refuses_while_it_is_applied_goes_back(host: GuestHost) -> None:
-    """A filter that libvirt lacks is refused with its reason, and the guest is as before."""
-    from hypervisor import HelperFailed
-
+    """What a filter is not told is refused by libvirt with its reason; the guest is as before."""
+    needy = FILTER.replace("<all/>", "<ip srcipaddr='$LACKS'/>").replace("b-guest", "b-needy")
+    host.define("nwfilter-define", needy)
     before = host.books()
     with pytest.raises(HelperFailed, match="libvirt to take it"):
-        applied(host, 8.0, state=state({ONE: {"filterref": {"filter": "b-none"}}}))
+        applied(host, 8.0, state=state({ONE: {"filterref": {"filter": "b-needy"}}}))
     assert host.wait_for_outcome()["state"] == "REVERTED"
     assert _plain(host.books()) == _plain(before)
+
+
+def test_a_filter_or_network_that_nobody_has_is_a_problem_of_the_plan(host: GuestHost) -> None:
+    """The plan names the guest and what it lacks, also where another filter includes that; with
+    the filter in the same intent it is carried out."""
+    (problem,) = plan(host, state({ONE: {"filterref": {"filter": "b-none"}}}))["problems"]
+    assert (problem["resource"], problem["what"]) == ("guest/web1", f"interfaces.{ONE}.filterref")
+    assert problem["actual"] == "neither libvirt nor the intent has nwfilter b-none"
+    host.define("nwfilter-define", "<filter name='b-outer'><filterref filter='b-none'/></filter>")
+    wanted = state({ONE: {"filterref": {"filter": "b-outer"}}})
+    (problem,) = plan(host, wanted)["problems"]
+    assert problem["actual"].endswith("nwfilter b-none, which b-outer includes")
+    missing = state({TWO: {"source": {"network": "nowhere"}}})
+    (problem,) = plan(host, missing)["problems"]
+    assert problem["actual"] == "neither libvirt nor the intent has network nowhere"
+    spec = {"xml": FILTER.replace("b-guest", "b-none")}
+    wanted["resources"].append({"kind": "nwfilter", "name": "b-none", "spec": spec})
+    roll_out(host, wanted, "tx1")
+    assert "b-outer" in host.virsh("nwfilter-binding-list")
+    assert plan(host, wanted)["changes"] == []
 
 
 def test_threads_are_pinned_where_they_run_and_where_they_start(host: GuestHost) -> None:

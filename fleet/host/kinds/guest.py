@@ -11,17 +11,28 @@ from fleet.host.change import UPDATE, HostError
 from fleet.host.kernel.system import CommandError
 from fleet.host.links.steps import Steps
 from fleet.host.spec import ON_HOST, decode, spec
-from fleet.host.virtual import guests, interface_words, networks, overlay, pinning, pins, tree
+from fleet.host.virtual import (
+    filters,
+    guests,
+    interface_words,
+    networks,
+    overlay,
+    pinning,
+    pins,
+    tree,
+)
 from fleet.host.virtual.interface_words import Interface
 from fleet.host.virtual.pinning import Pinning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from fleet.host.change import Change, Resource
+    from fleet.host.change import Change, Problem, Resource
     from fleet.host.kernel.observation import Observation
     from fleet.host.kernel.system import System
+    from fleet.host.planning.facts import Facts
     from fleet.host.planning.ledger import Entry
 
     Tree = dict[str, Any]
@@ -112,6 +123,43 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     if entry is not None:
         _let_go(steps, book, named)
     return steps.changes
+
+
+def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
+    """Yield the networks and filters that interfaces name and neither the host nor intent has."""
+    observation = facts.observation
+    if observation is None:
+        return
+    words = decode(Guest, resource.spec)
+    for key, each in (words.interfaces or {}).items():
+        wanted = interface_words.as_tree(each)
+        network = tree.attribute(wanted, "source", "network")
+        filter_ = tree.attribute(wanted, "filterref", "filter")
+        try:
+            if network and network not in {
+                *(r.name for r in facts.of("network")),
+                *observation.once("networks", networks.listing),
+            }:
+                yield _absent(facts, resource, f"interfaces.{key}.source", "network", network, [])
+            if filter_:
+                known = observation.once("nwfilters", filters.listing)
+                own = {r.name: (r.spec or {})["xml"] for r in facts.of("nwfilter")}
+                way, lost = filters.lacking(observation.system, filter_, known, own)
+                if lost:
+                    what = f"interfaces.{key}.filterref"
+                    yield _absent(facts, resource, what, "nwfilter", lost, way)
+        except CommandError as error:
+            yield networks.silent(resource.key, error).problem
+
+
+def _absent(
+    facts: Facts, resource: Resource, what: str, sort: str, name: str, way: list[str]
+) -> Problem:
+    actual = f"neither libvirt nor the intent has {sort} {name}"
+    if way:
+        actual += f", which {' includes '.join(way)} includes"
+    remedy = f"add {name} to libvirt.{sort}s, or correct the name"
+    return facts.problem(resource, what, f"a {sort} {name}", actual, remedy)
 
 
 def _interface(

@@ -65,6 +65,24 @@ def references(text: str) -> list[str]:
     return [each["attributes"].get("filter", "") for each in found]
 
 
+def lacking(
+    system: System, name: str, known: list[str], wanted: dict[str, str]
+) -> tuple[list[str], str]:
+    """Return the way from a filter to one that nobody has, and that one's name, empty where none.
+
+    ``wanted`` has the filters of the intent as XML. libvirt itself misses it when a guest starts.
+    """
+    ways, seen = [[name]], {name}
+    for way in ways:
+        text = wanted.get(way[-1]) or read(system, way[-1], known)
+        if text is None:
+            return way[:-1], way[-1]
+        fresh = [each for each in references(text) if each not in seen]
+        seen.update(fresh)
+        ways += [[*way, each] for each in fresh]
+    return [], ""
+
+
 def users(system: System, known: list[str]) -> dict[str, str]:
     """Return the guests' devices by the filter they use, also by way of another one."""
     found: dict[str, str] = {}

@@ -155,7 +155,7 @@ def _add_host(
         str(about["username"] or "root"),
         int(about["port"] or 22),
         tuple(made),
-        daemons.needed(network),
+        daemons.needed(network, tree.get("libvirt")),
     )
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.lab import inside, linux
+from fleet.lab import daemons, inside, linux
 from fleet.lab.vm import guest
 from fleet.lab.wires import SWITCH_MTU, Wires
 
@@ -258,7 +258,7 @@ class Warden:
                     mac=nic["mac"],
                     mtu=SWITCH_MTU,
                 )
-                if host["daemons"]:
+                if daemons.OPENVSWITCH in host["daemons"]:
                     self._router.complete_checksums(nic["port"])
         except OSError as error:
             raise RuntimeError(f"{host['name']}: NIC {nic['name']}: {error}") from error

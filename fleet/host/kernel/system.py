@@ -28,6 +28,10 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO)
 _UNREADABLE = (*_ABSENT, errno.EIO, errno.EINVAL, errno.EACCES, errno.EPERM)
 
 
+#: What stands for the exit code of a program that did not end in time.
+LATE = -1
+
+
 class Completed:
     """What a program did: exit code, and its output as text."""
 
@@ -139,7 +143,7 @@ class System:
             raise CommandError(Completed(argv, 127, "", str(error)), str(error)) from error
         except subprocess.TimeoutExpired as error:
             late = f"it did not end within {timeout:g} s"
-            raise CommandError(Completed(argv, -1, "", late), late) from error
+            raise CommandError(Completed(argv, LATE, "", late), late) from error
         out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
         completed = Completed(argv, done.returncode, out, err)
         if check and done.returncode:

@@ -260,8 +260,10 @@ def _rounds(system: System, snapshot: Any) -> list[str]:
     same, pause, number = 0, 0.02, 0
     while True:
         try:
-            left = [_words(each) for each in restore(system, snapshot)]
-            blind = False
+            remaining = restore(system, snapshot)
+            left = [_words(each) for each in remaining]
+            # What libvirt does not say, or its daemon is down, it may say once that is up again.
+            blind = any(map(_unseen, remaining))
         except Exception as error:
             # Whatever it is, trying again may help and giving up cannot: a program that was killed
             # while it listed, or a daemon that is down, answers later. The way in does not wait
@@ -299,6 +301,12 @@ def _without_switches(system: System, snapshot: Any) -> list[str]:
         return [_words(each) for each in restore(system, alone)]
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]
+
+
+def _unseen(difference: Any) -> bool:
+    """Say whether it is not known if something differs."""
+    actual = difference.get("actual") if isinstance(difference, dict) else None
+    return isinstance(actual, dict) and "error" in actual
 
 
 def _words(difference: Any) -> str:

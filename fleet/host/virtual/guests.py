@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fleet.host.kernel.system import CommandError
 from fleet.host.virtual import overlay, pins, tree
-from fleet.host.virtual.networks import TIMEOUT, URI, VIRSH, virsh
+from fleet.host.virtual.networks import VIRSH, ask, virsh
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _NO_SUCH = ("failed to get domain", "Domain not found")
 def read(system: System, name: str) -> Book | None:
     """Return the book of a guest, None where there is none; raises CommandError."""
     commands = f"dominfo --domain {name}; dumpxml --domain {name}; dumpxml --inactive {name}"
-    done = system.run([VIRSH, "-q", "-c", URI, commands], timeout=TIMEOUT, check=False)
+    done = ask(system, commands, check=False)
     about, *documents = done.out.split("<domain ")
     if done.code or len(documents) != 2:
         if any(words in done.err for words in _NO_SUCH):

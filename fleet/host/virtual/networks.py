@@ -6,16 +6,17 @@ A book is ``{"defined", "running", "autostart"}``: two documents, each empty whe
 from __future__ import annotations
 
 import posix
+import time
 
 from fleet.host.change import HostError
-from fleet.host.kernel.system import CommandError, exists
+from fleet.host.kernel.system import LATE, CommandError, exists
 from fleet.host.virtual import tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from fleet.host.kernel.system import System
+    from fleet.host.kernel.system import Completed, System
 
     Book = dict[str, Any]
     Tree = dict[str, Any]
@@ -24,6 +25,8 @@ VIRSH = "virsh"
 URI = "qemu:///system"
 #: Seconds for each call: a libvirtd that hangs never answers, and its own keepalive takes 30.
 TIMEOUT, STARTING = 8.0, 30.0
+#: And seconds after one that was waited for in vain in which no other is.
+QUIET = 5.0
 #: libvirt's own normalisation, inside virsh: no daemon is asked and nothing is kept.
 _SCRATCH = "test:///default"
 _EMPTY_SCRATCH = "net-destroy default; net-undefine default; "
@@ -44,7 +47,34 @@ def virsh(
     system: System, *words: str, input: str | None = None, timeout: float = TIMEOUT, uri: str = URI
 ) -> str:
     """Return what virsh prints; raises CommandError with libvirt's own reason."""
-    return system.run([VIRSH, "-q", "-c", uri, *words], input=input, timeout=timeout).out
+    return ask(system, *words, input=input, timeout=timeout, uri=uri).out
+
+
+#: Until when nobody waits for libvirtd again, and why.
+_quiet: tuple[float, CommandError] | None = None
+
+
+def ask(
+    system: System,
+    *words: str,
+    input: str | None = None,
+    timeout: float = TIMEOUT,
+    uri: str = URI,
+    check: bool = True,
+) -> Completed:
+    """Return what a call of virsh did; one that follows a wait in vain fails at once.
+
+    A way back looks some twenty times in a round, and the rest of it waits for none of them.
+    """
+    global _quiet
+    if _quiet is not None and time.monotonic() < _quiet[0]:
+        raise _quiet[1]
+    try:
+        return system.run([VIRSH, "-q", "-c", uri, *words], input, timeout, check)
+    except CommandError as error:
+        if error.completed.code == LATE:
+            _quiet = time.monotonic() + QUIET, error
+        raise
 
 
 def listing(system: System) -> dict[str, Book]:
@@ -214,7 +244,10 @@ def run(system: System, name: str, wanted: Tree, running: str) -> None:
     ports = _ports(system, bridge) if bridge else {}
     virsh(system, "net-destroy", name, timeout=STARTING)
     virsh(system, "net-start", name, timeout=STARTING)
-    bridge = bridge_of(virsh(system, "net-dumpxml", name)) or bridge
+    _put_ports(system, bridge_of(virsh(system, "net-dumpxml", name)) or bridge, ports)
+
+
+def _put_ports(system: System, bridge: str, ports: dict[str, dict[str, str]]) -> None:
     for port, flags in ports.items():
         system.run(["ip", "link", "set", port, "master", bridge])
         for flag, value in flags.items():
@@ -270,8 +303,26 @@ def _run_again(system: System, name: str, then: str, now: str) -> None:
     virsh(system, "net-define", "/dev/stdin", input=tree.write(wanted))
     if now:
         run(system, name, wanted, now)
-    else:
-        virsh(system, "net-start", name, timeout=STARTING)
+        return
+    bridge = bridge_of(then)
+    ports = _ports(system, bridge) if bridge else {}
+    if bridge and tree.attribute(wanted, "forward", "mode") != "bridge":
+        _clear(system, name, bridge)
+    virsh(system, "net-start", name, timeout=STARTING)
+    _put_ports(system, bridge, ports)
+
+
+def _clear(system: System, name: str, bridge: str) -> None:
+    """Take away what a libvirtd that was killed while it started or ended a network left of it.
+
+    It knows nothing of that any more, and starts no network while its bridge is there.
+    """
+    pid = (system.read(f"/run/libvirt/network/{name}.pid") or "").strip()
+    words = (system.read(f"/proc/{pid}/cmdline") or "").split("\0") if pid.isdigit() else []
+    if any(word.endswith(f"/dnsmasq/{name}.conf") for word in words):
+        system.run(["kill", pid], check=False)
+    if system.read(f"/sys/class/net/{bridge}/bridge/bridge_id") is not None:
+        system.run(["ip", "link", "delete", bridge, "type", "bridge"])
 
 
 def _uuid(book: Book) -> str:

@@ -17,9 +17,9 @@ from fleet.host.state import decode_state
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 from observed import Observed
 
-#: Those of test_golden_tables.py.
-TABLES = ("nftables", "policy")
-CASES = sorted(p for p in Path(__file__).parent.glob("*/*.yaml") if p.parent.name not in TABLES)
+#: Those of test_golden_tables.py and test_golden_libvirt.py.
+ELSEWHERE = ("nftables", "policy", "network", "nwfilter", "guest")
+CASES = sorted(p for p in Path(__file__).parent.glob("*/*.yaml") if p.parent.name not in ELSEWHERE)
 
 
 def words(change: Change) -> str:

@@ -197,6 +197,7 @@ def _interface(
         f"interfaces.{key}",
         {path: have for path, (have, _) in found.items()},
         {**text, "differs": {path: want for path, (_, want) in found.items()}},
+        lines=tree.lines(found),
         impact=impact,
         reason=f"{', '.join(waits)}: at the guest's next start" if waits else "",
         requires=_requires(wanted),
@@ -225,6 +226,7 @@ def _pins(steps: Steps, words: Pinning, book: guests.Book, observation: Observat
             "pins",
             {path: have for path, (have, _) in found.items()},
             {"pins": wanted, "differs": {path: want for path, (_, want) in found.items()}},
+            lines=tree.lines(found),
             reason="memory: at the guest's next start" if waits else "",
             touches=(_token(steps),),
         )

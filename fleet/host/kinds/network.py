@@ -108,15 +108,17 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     book = f"libvirt:{resource.name}"
     if now is None:
         bridge = tree.attribute(wanted, "bridge", "name")
-        # Only this mode takes a bridge that is there already; the others make theirs.
+        # Only this mode takes a bridge that is there already; the others make theirs, and what
+        # was not there before goes with a revert, also where libvirt knows nothing of it.
         needs = [bridge] if tree.attribute(wanted, "forward", "mode") == "bridge" else []
+        makes = (bridge,) if bridge and not needs else ()
         steps.add(
             "",
             None,
             {"xml": words.xml, "active": words.active, "autostart": words.autostart},
             action=CREATE,
             requires=tuple(f"device:{name}" for name in (*needs, *_devices(wanted)) if name),
-            touches=(book,),
+            touches=(book, *makes),
         )
         return steps.changes
     _definition(steps, words.xml, wanted, now, observation)
@@ -165,6 +167,7 @@ def _definition(
         "xml",
         {key: have for key, (have, _) in found.items()},
         {"xml": text, "differs": {key: want for key, (_, want) in found.items()}},
+        lines=tree.lines(found),
         impact=_restart(observation, bridge) if again else "none",
         reason="the network starts again" if again else "",
         touches=(f"libvirt:{steps.resource.name}", *((bridge,) if bridge else ())),

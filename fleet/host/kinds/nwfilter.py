@@ -75,6 +75,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     except CommandError as error:
         raise networks.silent(resource.key, error) from error
     before: dict[str, Any] | None = None
+    lines: tuple[str, ...] = ()
     if now is None:
         action = CREATE
         after: dict[str, Any] = {"xml": text}
@@ -84,12 +85,14 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
             return []
         action, before = UPDATE, {path: have for path, have, _ in found}
         after = {"xml": text, "differs": {path: want for path, _, want in found}}
+        lines = tree.lines({path: (have, want) for path, have, want in found})
     steps = Steps(resource)
     steps.add(
         "xml" if before else "",
         before,
         after,
         action=action,
+        lines=lines,
         provides=(f"nwfilter:{resource.name}",),
         requires=[f"nwfilter:{name}" for name in filters.references(text)],
         touches=(f"nwfilter:{resource.name}",),

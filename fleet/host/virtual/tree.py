@@ -126,6 +126,16 @@ def differences(now: Tree, wanted: Tree, path: str = "") -> list[tuple[str, Any,
     return found
 
 
+def lines(found: dict[str, tuple[Any, Any]]) -> tuple[str, ...]:
+    """Return for people where documents differ: a line for what is there and one for what is to be,
+    each with its path."""
+    said = []
+    for path, (have, want) in found.items():
+        said += [f"- {path}: {have}"] if have is not None else []
+        said += [f"+ {path}: {want}"] if want is not None else []
+    return tuple(said)
+
+
 def equal(one: Tree, other: Tree) -> bool:
     """Say whether two trees mean the same."""
     return not differences(one, other)

@@ -92,6 +92,10 @@ def restore_networks(step: Step) -> None:
     for name, (then, have) in network_differences(step.then, step.now).items():
         if have is None or "error" not in have:
             step.attempt("networks", name, networks.put, step.system, name, then, have)
+            bridge = networks.bridge_of(have["defined"] or have["running"]) if have else ""
+            if then is None and bridge in step.then["links"] and not step.then["links"][bridge]:
+                # A libvirtd that was killed while it started this knows nothing of what it made.
+                step.attempt("networks", name, networks.clear, step.system, name, bridge)
     restore_guests.restore_guests(step)
 
 

@@ -307,12 +307,12 @@ def _run_again(system: System, name: str, then: str, now: str) -> None:
     bridge = bridge_of(then)
     ports = _ports(system, bridge) if bridge else {}
     if bridge and tree.attribute(wanted, "forward", "mode") != "bridge":
-        _clear(system, name, bridge)
+        clear(system, name, bridge)
     virsh(system, "net-start", name, timeout=STARTING)
     _put_ports(system, bridge, ports)
 
 
-def _clear(system: System, name: str, bridge: str) -> None:
+def clear(system: System, name: str, bridge: str) -> None:
     """Take away what a libvirtd that was killed while it started or ended a network left of it.
 
     It knows nothing of that any more, and starts no network while its bridge is there.

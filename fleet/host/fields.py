@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fleet.host.shapes import rates
-
 
 class Bound:
     """A number's inclusive limits."""
@@ -159,14 +157,20 @@ def _rate(value: str) -> str:
 
 
 def _bit_rate(value: str) -> str:
+    from fleet.host.shapes import rates
+
     return rates.rate_words(rates.bytes_per_second(value))
 
 
 def _byte_size(value: str) -> str:
+    from fleet.host.shapes import rates
+
     return rates.size_words(rates.size(value))
 
 
 def _duration(value: str) -> str:
+    from fleet.host.shapes import rates
+
     return rates.time_words(rates.microseconds(value))
 
 
@@ -248,6 +252,14 @@ def _number_set(value: str) -> str:
     if not found:
         raise ValueError(f"{value!r} leaves no number")
     return found
+
+
+def _vlan_range(value: str) -> str:
+    low, _, high = value.partition("-")
+    numbers = [int(each) for each in (low, high or low) if re.fullmatch(r"\d{1,4}", each)]
+    if len(numbers) < 2 or not 1 <= numbers[0] <= numbers[1] <= 4094:
+        raise ValueError(f"{value!r} is neither a VLAN id of 1 to 4094 nor a range such as 100-199")
+    return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}-{numbers[1]}"
 
 
 def _ports(value: str) -> str:
@@ -341,6 +353,8 @@ SysctlName = Annotated[str, Check(_sysctl_name)]
 #: RFC 791: every IPv4 link carries 68 bytes; 65535 is the most a frame can be told to carry.
 MTU = Annotated[int, Bound(68, 65535)]
 VlanId = Annotated[int, Bound(1, 4094)]
+#: One VLAN id or a range of them.
+VlanRange = Annotated[str, Check(_vlan_range)]
 VlanProtocol = Annotated[str, Check(_vlan_protocol)]
 Uint8 = Annotated[int, Bound(0, 255)]
 Uint16 = Annotated[int, Bound(0, 65535)]

@@ -129,7 +129,12 @@ BRIDGES: dict[str, Key] = {
                 "ageing-time priority port-priority forward-delay hello-time max-age path-cost stp",
             ),
             "aging-time": Key(APPLIED, "the same as ageing-time"),
-            **_keys(APPLIED, "multicast-snooping group-fwd-mask", "as ip-link(8)", ours=True),
+            **_keys(
+                APPLIED,
+                "multicast-snooping group-fwd-mask vlan-filtering vlan-protocol vlan-default-pvid",
+                "as ip-link(8)",
+                ours=True,
+            ),
         },
     ),
     "ports": Key(
@@ -138,12 +143,13 @@ BRIDGES: dict[str, Key] = {
         _keys(
             APPLIED,
             "isolated learning flood mcast-flood bcast-flood hairpin guard root-block fastleave "
-            "neigh-suppress locked cost priority",
+            "neigh-suppress locked cost priority vlans pvid untagged",
             "as bridge(8)",
             ours=True,
         ),
         ours=True,
     ),
+    **_keys(APPLIED, "vlans pvid untagged", "of the bridge itself, as of a port", ours=True),
 }
 
 VETHS: dict[str, Key] = {**COMMON, "peer": Key(APPLIED)}

@@ -6,6 +6,7 @@ words that networkd lacks are applied at boot by fleet's own units.
 
 from __future__ import annotations
 
+from fleet.host.links.bridge_vlans import words_for_networkd
 from fleet.host.transactions.lasting import HEADER, NETWORKD, PREFIX
 from fleet.intent.device import Device
 from fleet.intent.networkd_devices import HUNG, JOINED, Sections, Values, lines_of, netdev
@@ -109,6 +110,9 @@ def _network(device: Device, devices: dict[str, Device]) -> Sections:
     port = _port(device, devices)
     if port:
         sections.append(("Bridge", port))
+    for line in _vlans(device, devices):
+        # A section takes one VLAN or one range (systemd.network(5)).
+        sections.append(("BridgeVLAN", [line]))
     return sections
 
 
@@ -218,6 +222,16 @@ _PORT = {
     "cost": "Cost",
     "priority": "Priority",
 }
+
+
+def _vlans(device: Device, devices: dict[str, Device]) -> list[str]:
+    """Return the VLANs of a bridge, or of the bridge's port that a device is."""
+    if device.kind == "bridge":
+        return words_for_networkd(device.data)
+    for other in devices.values():
+        if other.kind == "bridge" and device.name in (other.data.get("interfaces") or ()):
+            return words_for_networkd((other.data.get("ports") or {}).get(device.name) or {})
+    return []
 
 
 def _port(device: Device, devices: dict[str, Device]) -> list[str]:

@@ -82,7 +82,10 @@ _BOND_TIMES = {
 
 
 def _bridge(data: Values) -> Sections:
-    return [("Bridge", lines_of(data.get("parameters") or {}, _BRIDGE))]
+    parameters = dict(data.get("parameters") or {})
+    if parameters.get("vlan_default_pvid") == 0:
+        parameters["vlan_default_pvid"] = "none"
+    return [("Bridge", lines_of(parameters, _BRIDGE))]
 
 
 def _veth(data: Values) -> Sections:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fleet.host.links.bridge_vlans import parsed
+
 LINK = {
     "kind": "", "mtu": 1500, "up": True, "running": True, "master": None, "link": None,
     "link_netnsid": None, "altnames": [], "flags": 0, "txqlen": 1000, "group": 0,
@@ -13,6 +15,7 @@ LINK = {
 BRIDGE = {
     "stp": False, "priority": 32768, "forward_delay": 15.0, "hello_time": 2.0, "max_age": 20.0,
     "ageing_time": 300.0, "multicast_snooping": True, "group_fwd_mask": 0, "vlan_filtering": False,
+    "vlan_protocol": "802.1Q", "vlan_default_pvid": 1,
 }  # fmt: skip
 PORT = {
     "cost": 2, "priority": 32, "isolated": False, "learning": True, "flood": True,
@@ -47,6 +50,9 @@ class Observed:
             | each
             for each in words.get("fdb") or ()
         ]
+        self.bridge_vlans = {
+            device: parsed(lines) for device, lines in (words.get("bridge_vlans") or {}).items()
+        }
         self.traffic: dict[str, list[dict[str, Any]]] = words.get("traffic") or {}
         self.management: list[dict[str, Any]] = []
         self.aliases: dict[str, str] = {}

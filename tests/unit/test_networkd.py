@@ -66,6 +66,30 @@ network:
     }  # fmt: skip
 
 
+def test_vlans_of_a_bridge_and_its_ports(tmp_path: Path) -> None:
+    """Each VLAN or range of a list is a section of its own, of the port or of the bridge."""
+    found = files(
+        tmp_path,
+        """
+network:
+  ethernets: {eno2: {}, eno3: {}}
+  bridges:
+    br0:
+      interfaces: [eno2, eno3]
+      parameters: {vlan-filtering: true, vlan-default-pvid: 0, vlan-protocol: 802.1ad}
+      vlans: [10]
+      ports: {eno2: {vlans: [20, 100-199], pvid: 10}}
+""",
+    )
+    assert set(lines(found["br0.netdev"], "Bridge")) == {
+        "VLANFiltering=yes", "DefaultPVID=none", "VLANProtocol=802.1ad",
+    }  # fmt: skip
+    assert lines(found["br0.network"], "BridgeVLAN") == ["VLAN=10"]
+    own = [found for section, found in sections(found["eno2.network"]) if section == "BridgeVLAN"]
+    assert own == [["VLAN=10"], ["VLAN=20"], ["VLAN=100-199"], ["PVID=10"], ["EgressUntagged=10"]]
+    assert "BridgeVLAN" not in found["eno3.network"]
+
+
 def test_addresses_routes_and_rules(tmp_path: Path) -> None:
     """Each has a section of its own; a default route names its family."""
     found = files(

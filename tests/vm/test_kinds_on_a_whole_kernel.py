@@ -18,7 +18,10 @@ pytestmark = pytest.mark.timeout(1500)
 ROOT = Path(__file__).parents[2]
 #: What the tests import; what these require comes along.
 PACKAGES = ("pytest", "pytest-timeout", "hypothesis", "pydantic", "jinja2", "pyyaml", "pyroute2")
-TESTS = tuple(f"tests/kernel/test_kind_{kind}.py" for kind in ("vlan", "dummy", "bond", "vrf"))
+TESTS = (
+    *(f"tests/kernel/test_kind_{kind}.py" for kind in ("vlan", "dummy", "bond", "vrf")),
+    "tests/kernel/test_bridge_vlans.py",
+)
 
 
 def closure(names: tuple[str, ...]) -> set[str]:

@@ -20,21 +20,40 @@ KINDS = {
     "dummy": ("dummy", "dummy", "CONFIG_DUMMY"),
     "vrf": ("vrf", "vrf", "CONFIG_NET_VRF"),
 }
+#: A bridge's own part: its option, and what its symbols are called.
+BRIDGE_VLANS = "VLAN filtering of bridges"
+_FILTERING, _SYMBOL = "CONFIG_BRIDGE_VLAN_FILTERING", " nbp_vlan_add"
 
 
 def option_of(capability: str) -> str:
     """Return the kernel's build option of a capability."""
-    return KINDS[capability][2]
+    return _FILTERING if capability == BRIDGE_VLANS else KINDS[capability][2]
 
 
 def lacking(system: System, capability: str) -> str:
     """Return why this kernel lacks a capability, empty where it has it or can load it."""
     name = os.uname()
     kernel = f"the kernel of {name.nodename} ({name.release}) has no {capability}"
+    if capability == BRIDGE_VLANS:
+        return "" if _filters(system, name.release) else f"{kernel}: it was built without"
     kind, module, _ = KINDS[capability]
     if _registered(system, kind) or _loadable(system, module, name.release):
         return ""
     return f"{kernel}: it knows no devices of kind {kind}, and there is no module {module}"
+
+
+def _filters(system: System, release: str) -> bool:
+    """Say whether bridges filter VLANs, by what the kernel was built with or what it is made of.
+
+    A bridge would tell by its attributes; none may be made to ask it.
+    """
+    for path in (f"/boot/config-{release}", f"/lib/modules/{release}/config"):
+        said = system.read(path)
+        if said:
+            return f"\n{_FILTERING}=y" in said
+    symbols = system.read("/proc/kallsyms") or ""
+    # With the bridge as a module that nobody has loaded, nothing tells.
+    return _SYMBOL in symbols or " br_add_if" not in symbols
 
 
 def _registered(system: System, kind: str) -> bool:

@@ -26,7 +26,7 @@ HOST = "host"
 
 _EMPTY: dict[str, Any] = {
     "names": {1: "lo"}, "addresses": {}, "routes": [], "rules": [], "neighbours": [], "fdb": [],
-    "mdb": [], "traffic": {},
+    "mdb": [], "traffic": {}, "bridge_vlans": {},
     "holders": {},
 }  # fmt: skip
 _LOOPBACK: dict[str, Any] = {
@@ -190,6 +190,16 @@ class Observation:
         found: list[Words] | None = self._parts.get("fdb")
         if found is None:
             found = self._parts["fdb"] = self._neighbours(AF_BRIDGE)
+        return found
+
+    @property
+    def bridge_vlans(self) -> dict[str, dict[int, int]]:
+        """VLANs of bridges and their ports, flags by id; see bridge_vlans.read_vlans."""
+        found: dict[str, dict[int, int]] | None = self._parts.get("bridge_vlans")
+        if found is None:
+            from fleet.host.kernel.bridge_vlans import read_vlans
+
+            found = self._parts["bridge_vlans"] = read_vlans(self.system.netlink, self.names)
         return found
 
     @property

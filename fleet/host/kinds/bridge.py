@@ -11,6 +11,17 @@ from fleet.host.links.bridge_ports import (
     is_guest,
     ports_of,
 )
+from fleet.host.links.bridge_vlans import (
+    LISTS,
+    VLAN_WORDS,
+    by_default,
+    check_vlans,
+    diff_vlans,
+    named_vlans,
+    unfit_vlans,
+    without_vlans,
+    words_of,
+)
 from fleet.host.links.link import Link
 from fleet.host.links.link_diff import (
     delete_device,
@@ -20,6 +31,7 @@ from fleet.host.links.link_diff import (
     observe_link,
 )
 from fleet.host.links.steps import Steps
+from fleet.host.links.virtual import require
 from fleet.host.spec import ON_HOST, dashed, decode, encode, spec
 
 TYPE_CHECKING = False
@@ -36,7 +48,15 @@ if TYPE_CHECKING:
 if not ON_HOST:
     from typing import Annotated
 
-    from fleet.host.fields import Bound, DeviceName, Seconds, Uint16
+    from fleet.host.fields import (
+        Bound,
+        DeviceName,
+        Seconds,
+        Uint16,
+        VlanId,
+        VlanProtocol,
+        VlanRange,
+    )
 
 
 @spec
@@ -55,6 +75,10 @@ class BridgeParameters:
     #: Ours, in ip-link(8)'s words.
     multicast_snooping: bool | None = None
     group_fwd_mask: Uint16 | None = None
+    vlan_filtering: bool | None = None
+    vlan_protocol: VlanProtocol | None = None
+    #: The PVID of a new port; 0 for none.
+    vlan_default_pvid: Annotated[int, Bound(0, 4094)] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what br_if.c does; the controller alone comes here."""
@@ -67,7 +91,7 @@ class BridgeParameters:
 
 @spec
 class BridgePort:
-    """Flags of one port, in bridge(8)'s words."""
+    """Flags and VLANs of one port, in bridge(8)'s words."""
 
     isolated: bool | None = None
     learning: bool | None = None
@@ -82,15 +106,29 @@ class BridgePort:
     locked: bool | None = None
     cost: Annotated[int, Bound(1, 65535)] | None = None
     priority: Annotated[int, Bound(0, 63)] | None = None
+    vlans: tuple[VlanRange, ...] | None = None
+    pvid: VlanId | None = None
+    untagged: tuple[VlanRange, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse VLANs that contradict each other; the controller alone comes here."""
+        check_vlans(self)
 
 
 @spec
 class Bridge(Link):
-    """One bridge, its ports and their flags."""
+    """One bridge, its ports with their flags, and the VLANs that the bridge itself is in."""
 
     interfaces: tuple[DeviceName, ...] | None = None
     parameters: BridgeParameters | None = None
     ports: dict[DeviceName, BridgePort] | None = None
+    vlans: tuple[VlanRange, ...] | None = None
+    pvid: VlanId | None = None
+    untagged: tuple[VlanRange, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse VLANs that contradict each other; the controller alone comes here."""
+        check_vlans(self)
 
 
 SPEC = Bridge
@@ -102,6 +140,7 @@ GROUP_FWD_RESTRICTED = 0x7
 DEFAULTS = {
     "stp": False, "priority": 32768, "forward_delay": 15.0, "hello_time": 2.0, "max_age": 20.0,
     "ageing_time": 300.0, "multicast_snooping": True, "group_fwd_mask": 0,
+    "vlan_filtering": False, "vlan_protocol": "802.1q", "vlan_default_pvid": 1,
 }  # fmt: skip
 
 
@@ -117,7 +156,7 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
         return None
     words = observe_link(observation, name)
     words["interfaces"] = ports_of(observation, name)
-    words["parameters"] = {dashed(key): link["data"].get(key) for key in DEFAULTS}
+    words["parameters"] = {dashed(key): _value(link["data"], key) for key in DEFAULTS}
     ports = {
         port: {
             dashed(key): value
@@ -126,8 +165,17 @@ def observe(observation: Observation, name: str) -> dict[str, Any] | None:
         }
         for port in words["interfaces"]
     }
+    if link["data"].get("vlan_filtering"):
+        vlans = observation.bridge_vlans
+        words.update(words_of(vlans.get(name, {})))
+        ports = {port: {**flags, **words_of(vlans.get(port, {}))} for port, flags in ports.items()}
     words["ports"] = {port: flags for port, flags in ports.items() if flags}
     return words
+
+
+def _value(data: dict[str, Any], key: str) -> Any:
+    value = data.get(key)
+    return value.lower() if key == "vlan_protocol" and value else value
 
 
 def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str, Any]:
@@ -154,7 +202,13 @@ def lean(form: dict[str, Any], observation: Observation, name: str) -> dict[str,
     # br_mtu_auto_adjust(): a bridge follows the smallest of its ports.
     mtu = min((links[port]["mtu"] for port in ports_of(observation, name)), default=1500)
     defaults = {"mtu": mtu, "parameters": {dashed(key): v for key, v in DEFAULTS.items()}}
-    return {**without(form, defaults), "ports": flags}
+    form = {**without(form, defaults), "ports": flags}
+    if not links[name]["data"].get("vlan_filtering"):
+        return form
+    usual = words_of(by_default(links[name]["data"].get("vlan_default_pvid")))
+    flags = {port: without_vlans(flags.get(port, {}), usual) for port in ports}
+    form["ports"] = {port: words for port, words in flags.items() if words}
+    return without_vlans(form, usual)
 
 
 def _costs(speed: str) -> tuple[int, ...]:
@@ -176,6 +230,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     steps = Steps(resource, resource.name)
     parameters = _parameters(wanted)
     _check_timers(resource, parameters, link)
+    _require_filtering(resource, wanted, parameters, link, observation)
     if link is None:
         made = {dashed(key): value for key, value in parameters.items()}
         if wanted.macaddress:
@@ -187,6 +242,7 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
     joining, leaving = diff_ports(steps, wanted.interfaces, entry, observation)
     old = _flags(decode(Bridge, entry.spec)) if entry and entry.spec else {}
     diff_flags(steps, _flags(wanted), old, entry, observation, joining, leaving)
+    diff_vlans(steps, wanted, entry, observation, joining, leaving)
     diff_link(steps, wanted, entry, observation)
     _settle_mtu(steps, wanted, link, joining, observation)
     return steps.changes
@@ -195,6 +251,20 @@ def diff(resource: Resource, entry: Entry | None, observation: Observation) -> l
 def _parameters(wanted: Bridge) -> dict[str, Any]:
     data: dict[str, Any] = encode(wanted.parameters) if wanted.parameters else {}
     return {key: data[key] for key in DEFAULTS if key in data}
+
+
+def _require_filtering(
+    resource: Resource,
+    wanted: Bridge,
+    parameters: dict[str, Any],
+    link: dict[str, Any] | None,
+    observation: Observation,
+) -> None:
+    """Raise HostError where VLANs are named and the kernel's bridges know none."""
+    asked = parameters.get("vlan_filtering") or "vlan_protocol" in parameters
+    asked = asked or "vlan_default_pvid" in parameters or bool(named_vlans(wanted))
+    if asked and (link is None or "vlan_default_pvid" not in link["data"]):
+        require(resource, observation, "VLAN filtering of bridges", "VLANs")
 
 
 def _check_timers(
@@ -218,22 +288,26 @@ def _diff_parameters(
 ) -> None:
     old = ((entry.spec or {}).get("parameters") or {}) if entry else {}
     for key, default in DEFAULTS.items():
-        now, value = link["data"].get(key), parameters.get(key)
+        now, value = _value(link["data"], key), parameters.get(key)
         if value is None and entry and entry.created and old.get(key) is not None:
             value = default
-        if value is None or value == now:
-            continue
+        if value is None or value == now or (value is False and now is None):
+            continue  # a kernel without VLAN filtering does none
         stp = bool(link["data"].get("stp"))
         impact = "blip" if key == "stp" or (key in TOPOLOGY and stp) else "none"
+        if key == "vlan_filtering" or (key in VLAN_WORDS and link["data"].get("vlan_filtering")):
+            impact = "blip"
         # STP refuses a delay that it was turned on with, and the other way round.
         order = {"forward_delay": ("delay", "off"), "stp": ("off" if not value else "on", "delay")}
         word, after = order.get(key, ("", ""))
+        sets_default = key in VLAN_WORDS and key != "vlan_filtering"
+        vlans = (f"vlan-default:{steps.device}",) if sets_default else ()
         steps.add(
             f"parameters.{dashed(key)}",
             now,
             value,
             impact=impact,
-            provides=(f"stp-{word}:{steps.device}",) if word else (),
+            provides=(f"stp-{word}:{steps.device}",) if word else vlans,
             requires=_before(key, value, steps.device, word, after),
         )
 
@@ -242,13 +316,16 @@ def _before(key: str, value: Any, device: str, word: str, after: str) -> tuple[s
     """Return the tokens a parameter waits for."""
     if key == "multicast_snooping" and not value:
         return (f"no-groups:{device}",)  # br_mdb_del(): without snooping none can be taken off
+    if key == "vlan_filtering" and value:
+        return (f"vlan-default:{device}", f"vlans:{device}")  # else what they carry would be cut
     return (f"stp-{after}:{device}",) if word and word != "off" else ()
 
 
 def _flags(wanted: Bridge) -> dict[str, dict[str, Any]]:
     """Return the named flags of every port; netplan's two mappings are flags of ports too."""
     flags: dict[str, dict[str, Any]] = {
-        port: dict(encode(value)) for port, value in (wanted.ports or {}).items()
+        port: {key: v for key, v in encode(value).items() if key not in LISTS}
+        for port, value in (wanted.ports or {}).items()
     }
     parameters = wanted.parameters or BridgeParameters()
     for key, values in (("cost", parameters.path_cost), ("priority", parameters.port_priority)):
@@ -281,7 +358,7 @@ def _settle_mtu(
 
 
 def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
-    """Yield the ports that br_add_if() refuses."""
+    """Yield the ports that br_add_if() refuses, and VLANs that would keep nothing apart."""
     for index, port in enumerate((resource.spec or {}).get("interfaces") or ()):
         kind = facts.kind(facts.device(port))
         if kind in ("tun", "macvtap", "loopback"):
@@ -289,6 +366,7 @@ def unfit(resource: Resource, facts: Facts) -> Iterator[Problem]:
                 resource, f"interfaces[{index}]", "a device whose frames a bridge can take",
                 f"{port} is {facts.said(facts.device(port))}", f"take {port} out of interfaces",
             )  # fmt: skip
+    yield from unfit_vlans(resource, facts)
 
 
 def remove(entry: Entry, observation: Observation) -> list[Change]:

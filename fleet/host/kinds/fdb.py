@@ -160,9 +160,12 @@ def _unfit_port(resource: Resource, facts: Facts, device: str, item: dict[str, A
         yield "macaddress", "a port of a bridge", f"{device} is no port", remedy
     if not master:
         return
-    filtering = (facts.link(master).get("data") or {}).get("vlan_filtering")
-    if item.get("vlan") and (filtering is False or facts.absent(master)):
-        yield "vlan", f"VLAN filtering on {master}", "it is off", "leave vlan out"
+    filtering = (facts.spec(master).get("parameters") or {}).get("vlan_filtering")
+    if filtering is None:
+        filtering = (facts.link(master).get("data") or {}).get("vlan_filtering")
+    if item.get("vlan") and (filtering is False or (filtering is None and facts.absent(master))):
+        remedy = f"leave vlan out, or turn vlan-filtering of {master} on"
+        yield "vlan", f"VLAN filtering on {master}", "it is off", remedy
     for name in (device, master):
         if mac == (facts.spec(name).get("macaddress") or facts.link(name).get("mac")):
             remedy = "leave the entry out: the bridge has one for it by itself"

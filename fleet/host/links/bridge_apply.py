@@ -1,9 +1,11 @@
-"""Carries out changes of bridges and their ports, through pyroute2."""
+"""Carries out changes of bridges and their ports, through pyroute2; VLANs by plain netlink."""
 
 from __future__ import annotations
 
 from fleet.host.change import CREATE
+from fleet.host.kernel.bridge_vlans import DELLINK, SETLINK, read_vlans, vlans_message
 from fleet.host.links import link_apply
+from fleet.host.links.bridge_vlans import parsed
 from fleet.host.links.neighbours_apply import keeping_neighbours
 
 TYPE_CHECKING = False
@@ -23,7 +25,12 @@ PARAMETERS = {
     "priority": ("br_priority", 1),
     "multicast-snooping": ("br_mcast_snooping", 1),
     "group-fwd-mask": ("br_group_fwd_mask", 1),
+    "vlan-filtering": ("br_vlan_filtering", 1),
+    "vlan-default-pvid": ("br_vlan_default_pvid", 1),
+    "vlan-protocol": ("br_vlan_protocol", 1),
 }
+#: include/uapi/linux/if_ether.h
+_PROTOCOLS = {"802.1q": 0x8100, "802.1ad": 0x88A8}
 FLAGS = {
     "isolated": "IFLA_BRPORT_ISOLATED",
     "learning": "IFLA_BRPORT_LEARNING",
@@ -47,10 +54,12 @@ def apply(system: System, change: Change) -> None:
     if change.action == CREATE:
         _create(system, change)
     elif word == "parameters":
-        name, unit = PARAMETERS[rest]
-        link_apply.set_link(system, change, kind="bridge", **{name: round(change.after * unit)})
+        name, value = _parameter(rest, change.after)
+        link_apply.set_link(system, change, kind="bridge", **{name: value})
     elif word == "interfaces":
         _port(system, change)
+    elif change.what.rpartition(".")[2] == "vlans":
+        _set_vlans(system, change)
     elif word == "ports":
         after = change.after
         if not isinstance(after, dict):
@@ -63,11 +72,9 @@ def apply(system: System, change: Change) -> None:
 
 
 def _create(system: System, change: Change) -> None:
-    made = {
-        PARAMETERS[word][0]: round(value * PARAMETERS[word][1])
-        for word, value in change.after.items()
-        if word in PARAMETERS
-    }
+    made = dict(
+        _parameter(word, value) for word, value in change.after.items() if word in PARAMETERS
+    )
     attributes: dict[str, Any] = {"ifname": change.touches[0], "kind": "bridge", **made}
     if "macaddress" in change.after:
         attributes["address"] = change.after["macaddress"]
@@ -76,6 +83,28 @@ def _create(system: System, change: Change) -> None:
     try:
         system.route.link("add", **attributes)
     except NetlinkError as error:
+        raise link_apply.refused(change, error) from error
+
+
+def _parameter(word: str, value: Any) -> tuple[str, int]:
+    """Return the kernel's attribute of a parameter and its value there."""
+    name, unit = PARAMETERS[word]
+    return name, _PROTOCOLS[value] if word == "vlan-protocol" else round(value * unit)
+
+
+def _set_vlans(system: System, change: Change) -> None:
+    """Make a list what the change says, from what it is now: a port that joins has the default
+    PVID, whatever the plan saw."""
+    bridge, device = change.touches[0], change.touches[-1]
+    index, wanted = link_apply.index_of(system, device), parsed(change.after)
+    now = read_vlans(system.netlink, {index: device}).get(device, {})
+    changed = {vid: flags for vid, flags in wanted.items() if now.get(vid) != flags}
+    gone = {vid: 0 for vid in now if vid not in wanted}
+    try:
+        for kind, vlans in ((SETLINK, changed), (DELLINK, gone)):
+            if vlans:
+                system.netlink.request(kind, 0, vlans_message(index, vlans, device == bridge))
+    except OSError as error:
         raise link_apply.refused(change, error) from error
 
 

@@ -49,7 +49,8 @@ def diff_virtual(
     name = resource.name
     link = observation.links.get(name)
     if link is None and capability:
-        _require(resource, observation, capability)
+        what = {"vlan": "VLAN", "bond": "bond", "vrf": "VRF"}.get(resource.kind, "device")
+        require(resource, observation, capability, what)
     if link is not None and link["kind"] != kernel:
         raise name_taken(resource, link, f"a {kernel} device")
     steps = Steps(resource, name)
@@ -84,12 +85,12 @@ def diff_virtual(
     return steps.changes
 
 
-def _require(resource: Resource, observation: Observation, capability: str) -> None:
+def require(resource: Resource, observation: Observation, capability: str, what: str) -> None:
+    """Raise HostError where the kernel lacks a capability that ``what`` of the intent needs."""
     missing = observation.lacking(capability)
     if missing:
         from fleet.host.kernel.capability import option_of
 
-        what = {"vlan": "VLAN", "bond": "bond", "vrf": "VRF"}.get(resource.kind, "device")
         remedy = (
             f"boot a kernel that has {option_of(capability)}, or take the {what} out of the intent"
         )

@@ -44,6 +44,13 @@ class Without:
         return [each for each in self._observation.fdb if each["dev"] not in self._gone]
 
     @property
+    def bridge_vlans(self) -> dict[str, dict[int, int]]:
+        """The VLANs of the bridges that stay and of their ports."""
+        found = self._observation.bridge_vlans
+        stay = [n for n, link in self.links.items() if link["kind"] == "bridge" or link["master"]]
+        return {name: found[name] for name in stay if name in found}
+
+    @property
     def traffic(self) -> dict[str, list[dict[str, Any]]]:
         """What shapes the traffic of the devices that stay."""
         found = self._observation.traffic

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import os
 
-from fleet.host.kernel.netlink import (
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    NLM_F_REPLACE,
-    nest,
-    pack,
-)
+from fleet.host.kernel.bridge_vlans import vlans_message
+from fleet.host.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, pack
 from fleet.host.kernel.raw import (
     Unknown,
     neighbour_message,
@@ -19,7 +14,7 @@ from fleet.host.kernel.raw import (
     rule_message,
     u32,
 )
-from fleet.host.kernel.raw_link import DELLINK, SETLINK, set_message
+from fleet.host.kernel.raw_link import DELLINK, SETLINK
 from fleet.host.reverting import differences as diff
 from fleet.host.reverting.restore_addresses import restore_addresses
 from fleet.host.reverting.restore_sysctls import restore_sysctls
@@ -154,23 +149,18 @@ def _vlans(step: Step) -> None:
         if link is None or device not in step.indexes:
             continue
         own = link["kind"] == "bridge" and not link["slave"]
-        wanted, present = then or {}, now or {}
-        for vid in sorted({*wanted, *present}, key=int):
-            if wanted.get(vid) == present.get(vid):
-                continue
-            kind = SETLINK if vid in wanted else DELLINK
-            flags = wanted.get(vid, 0) | (0x20 if own else 0)  # BRIDGE_VLAN_INFO_BRENTRY
-            info = flags.to_bytes(2, _order()) + int(vid).to_bytes(2, _order())
-            parts = [pack(0, (2).to_bytes(2, _order()))] if own else []  # BRIDGE_FLAGS_SELF
-            message = set_message(step.indexes[device], nest(26, *parts, pack(2, info)))
-            message = bytes((AF_BRIDGE,)) + message[1:]
-            step.ask("vlans", device, kind, 0, bytes, message)
+        wanted = {int(vid): flags for vid, flags in (then or {}).items()}
+        present = {int(vid): flags for vid, flags in (now or {}).items()}
+        changed = {vid: flags for vid, flags in wanted.items() if present.get(vid) != flags}
+        gone = {vid: 0 for vid in present if vid not in wanted}
+        for kind, vlans in ((SETLINK, changed), (DELLINK, gone)):
+            if vlans and not _send_vlans(step, device, kind, vlans, own):
+                for vid, flags in vlans.items():
+                    _send_vlans(step, device, kind, {vid: flags}, own)
 
 
-def _order() -> Any:
-    import sys
-
-    return sys.byteorder
+def _send_vlans(step: Step, device: str, kind: int, vlans: dict[int, int], own: bool) -> bool:
+    return step.ask("vlans", device, kind, 0, vlans_message, step.indexes[device], vlans, own)
 
 
 def _settings(step: Step) -> None:

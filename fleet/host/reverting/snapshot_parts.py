@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from _struct import Struct
 
+from fleet.host.kernel import bridge_vlans
 from fleet.host.kernel.link_attributes import dump_links
 from fleet.host.kernel.link_attributes import header as link_header
-from fleet.host.kernel.netlink import attribute_list, attributes, number, pack, text_of
+from fleet.host.kernel.netlink import attribute_list, attributes, number, text_of
 from fleet.host.kernel.raw import (
     attributes_of,
     neighbour_record,
     nexthop_record,
     route_record,
     rule_record,
-    u32,
 )
 from fleet.host.kernel.raw_link import link_record
 
@@ -208,21 +208,11 @@ def read_mdb(netlink: Netlink, names: dict[int, str], inside: set[str]) -> list[
 
 def read_vlans(netlink: Netlink, names: dict[int, str], inside: set[str]) -> Record:
     """Return the VLANs of bridges and ports, as PVID and untagged flags by VLAN id."""
-    found: Record = {}
-    mask = pack(29, u32(1 << 1))  # RTEXT_FILTER_BRVLAN
-    try:
-        messages = netlink.dump(GETLINK, bytes((AF_BRIDGE,)) + bytes(15), mask)
-    except OSError:
-        return {}
-    for _, payload in messages:
-        device = names.get(link_header.unpack_from(payload)[2], "")
-        if device not in inside:
-            continue
-        for kind, value in attribute_list(attributes(payload, 16).get(26, b"")):
-            if kind == 2:  # IFLA_BRIDGE_VLAN_INFO: struct {u16 flags, vid}
-                flags, vid = number(value[:2]), number(value[2:4])
-                found.setdefault(device, {})[str(vid)] = flags & (0x2 | 0x4)
-    return found
+    return {
+        device: {str(vid): flags for vid, flags in vlans.items()}
+        for device, vlans in bridge_vlans.read_vlans(netlink, names).items()
+        if device in inside
+    }
 
 
 def read_wide_leaves(sysctls: Iterable[str]) -> set[tuple[str, str]]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import errno
 
+from fleet.host.kernel.generic import answers, request
 from fleet.host.kernel.netlink import (
-    GENERIC,
     attribute_list,
     attributes,
     nest,
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from fleet.host.kernel.system import System
 
-#: include/uapi/linux/genetlink.h: the family that tells the numbers of the others.
-_CONTROL, _GETFAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
 #: include/uapi/linux/ethtool_netlink.h
 _HEADER, _DEVICE = 1, 2
 _BITS, _BIT, _BIT_NAME, _BIT_VALUE = 3, 1, 2, 3
@@ -110,7 +108,7 @@ def write(system: System, device: str, part: str, values: dict[str, Any]) -> Non
             else pack(words[word][0], bytes((bool(value),)))
             for word, value in values.items()
         )
-    system.netlink_of(GENERIC).request(_family(system), 0, _message(command, device) + payload)
+    request(system, "ethtool", _message(command, device) + payload)
 
 
 def _read_features(system: System, device: str) -> dict[str, dict[str, bool]]:
@@ -146,29 +144,13 @@ def _bits(bitset: bytes) -> dict[str, bool]:
 def _ask(system: System, command: int, device: str) -> dict[int, bytes] | None:
     """Return an answer's attributes; None where the driver has nothing of that sort."""
     try:
-        answers = _answers(system, _message(command, device))
+        found = answers(system, "ethtool", _message(command, device))
     except OSError as error:
         if error.errno not in _NOTHING:
             raise
         return None
-    return attributes(answers[0], 4) if answers else None
-
-
-def _answers(system: System, message: bytes) -> list[bytes]:
-    return [payload for _, payload in system.netlink_of(GENERIC).get(_family(system), message)]
+    return attributes(found[0], 4) if found else None
 
 
 def _message(command: int, device: str) -> bytes:
     return bytes((command, 1, 0, 0)) + nest(_HEADER, pack_text(_DEVICE, device))
-
-
-_known: dict[str, int] = {}
-
-
-def _family(system: System) -> int:
-    """Return the number that this kernel gave ethtool's family; raises OSError before 5.6."""
-    if "ethtool" not in _known:
-        ask = bytes((_GETFAMILY, 1, 0, 0)) + pack_text(_FAMILY_NAME, "ethtool")
-        for _, payload in system.netlink_of(GENERIC).get(_CONTROL, ask):
-            _known["ethtool"] = number(attributes(payload, 4)[_FAMILY_ID])
-    return _known["ethtool"]

@@ -92,6 +92,9 @@ def _sections(space: Mapping[str, Any], notes: list[str], where: str = "") -> Wo
             continue
         if kind == "sysctl":
             intent["sysctl"] = {name: form["value"] for name, form in named.items()}
+        elif kind == "sriov":
+            for name, form in named.items():
+                network.setdefault("ethernets", {}).setdefault(name, {}).update(_form(form))
         else:
             forms = {name: _form(form) for name, form in named.items()}
             holder = network if entry.under == "network" else intent

@@ -154,6 +154,9 @@ def as_intent(resources: Mapping[str, Any]) -> dict[str, Any]:
         if entry is not None and entry.under == "network":
             # Two kinds may share a section.
             network.setdefault(entry.section, {}).update(_plain(named))
+        elif kind == "sriov":
+            for name, form in _plain(named).items():
+                network.setdefault("ethernets", {}).setdefault(name, {}).update(form)
         elif kind == "rule":
             rules = list(_plain(named).values())
         elif kind == "sysctl":

@@ -262,6 +262,21 @@ def _vlan_range(value: str) -> str:
     return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}-{numbers[1]}"
 
 
+def _function_range(value: str) -> str:
+    low, _, high = value.partition("-")
+    numbers = [int(each) for each in (low, high or low) if re.fullmatch(r"\d{1,5}", each)]
+    if len(numbers) < 2 or not 0 <= numbers[0] <= numbers[1] <= 65535:
+        raise ValueError(f"{value!r} is neither a function's number nor a range such as 0-3")
+    return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}-{numbers[1]}"
+
+
+def _driver_name(value: str) -> str:
+    # A directory of /sys/bus/pci/drivers, and a module's name.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,55}", value):
+        raise ValueError(f"{value!r} is no name of a driver such as vfio-pci")
+    return value
+
+
 def _ports(value: str) -> str:
     low, _, high = value.partition("-")
     numbers = [int(each) for each in (low, high or low) if re.fullmatch(r"\d{1,5}", each)]
@@ -316,6 +331,9 @@ LibvirtName = Annotated[str, Check(_libvirt_name)]
 InterfaceKey = Annotated[str, Check(_interface_key)]
 #: CPUs or memory nodes: ``0-3,8``.
 NumberSet = Annotated[str, Check(_number_set)]
+#: Virtual functions of a NIC: ``3`` or ``0-3``.
+FunctionRange = Annotated[str, Check(_function_range)]
+DriverName = Annotated[str, Check(_driver_name)]
 #: A flag that only its driver knows.
 FlagName = Annotated[str, Check(_flag_name)]
 #: A feature by the kernel's name, ethtool's or netplan's.

@@ -38,6 +38,7 @@ KINDS = (
     Entry("namespace", "namespaces", 5, phase="space"),
     Entry("sysctl", "sysctl", 10, phase="sysctl", under=""),
     Entry("ethernet", "ethernets", 20, device=True),
+    Entry("sriov", "virtual-functions", 22, phase="function", under="device"),
     Entry("veth", "virtual-ethernets", 25, device=True),
     Entry("tap", "taps", 26, device=True, kernel="tun"),
     Entry("tun", "tuns", 27, device=True, kernel="tun"),

@@ -298,6 +298,8 @@ def _resources(devices: dict[str, Device], namespace: str = "") -> Iterator[Reso
     for device in devices.values():
         data = device.data if device.name not in extra else encode(extra[device.name])
         yield Resource(namespace, device.kind, device.name, data)
+        if device.functions:
+            yield Resource(namespace, "sriov", device.name, device.functions)
         for rule in device.rules:
             rules[rule.name] = Resource(namespace, "rule", rule.name, rule.data)
     yield from rules.values()

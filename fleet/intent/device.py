@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,8 +37,12 @@ PORT_FLAGS = {
     "port-mac-learning": "learning",
     "neigh-suppress": "neigh-suppress",
 }
+#: What SR-IOV is written by: netplan's keys, and ours for each virtual function.
+FUNCTIONS = ("virtual-function-count", "embedded-switch-mode", "virtual-functions")
+#: Keys that are a resource's of its own.
+_ELSEWHERE = frozenset((*PORT_FLAGS, *OFFLOADS, *FUNCTIONS, "routing-policy"))
 #: Keys whose entries are names that somebody chose, with the table's keys below them.
-_NAMED = ("addresses", "ports")
+_NAMED = ("addresses", "ports", "virtual-functions")
 
 #: netplan's other spellings of parameters.
 _SPELT = {
@@ -73,6 +77,7 @@ class Device:
     port_flags: dict[str, Any] = field(default_factory=dict)
     manager: dict[str, Any] = field(default_factory=dict)
     offloads: dict[str, bool] = field(default_factory=dict)
+    functions: dict[str, Any] = field(default_factory=dict)
     base: Path = ("network",)
     kind: str = ""
 
@@ -109,36 +114,51 @@ def read_device(section: str, name: str, node: Node, base: Path = ("network",)) 
         if table[key].verdict == MANAGER:
             if key != "renderer":
                 manager[key] = words(value)
-        elif key not in PORT_FLAGS and key not in OFFLOADS and key != "routing-policy":
+        elif key not in _ELSEWHERE:
             own[key] = _normal(key, words(value))
     spec_class = registry.load(kind).SPEC
-    rules: tuple[Rule, ...] = ()
-    offloads: dict[str, bool] = {}
-    spec: Any = None
-    try:
-        spec = convert(spec_class, own, node, path)
-    except IntentError as error:
-        errors.append(error)
-    try:
-        _check_left(manager, node, path)
-    except IntentError as error:
-        errors.append(error)
-    try:
-        offloads = read_offloads(node, path)
-    except IntentError as error:
-        errors.append(error)
-    try:
-        rules = tuple(_rules(node, path))
-    except IntentError as error:
-        errors.append(error)
+    spec = _tried(errors, lambda: convert(spec_class, own, node, path))
+    _tried(errors, lambda: _check_left(manager, node, path))
+    offloads = _tried(errors, lambda: read_offloads(node, path))
+    functions = _tried(errors, lambda: _functions(node, path))
+    rules = _tried(errors, lambda: tuple(_rules(node, path)))
     if errors:
         raise joined(errors)
     ports = {
         PORT_FLAGS[key]: words(inner) for key, inner in node.entries.items() if key in PORT_FLAGS
     }
     return Device(
-        section, name, node, spec, encode(spec), rules, ports, manager, offloads, base, kind
+        section=section,
+        name=name,
+        node=node,
+        spec=spec,
+        data=encode(spec),
+        rules=rules,
+        port_flags=ports,
+        manager=manager,
+        offloads=offloads,
+        functions=functions,
+        base=base,
+        kind=kind,
     )
+
+
+def _tried(errors: list[IntentError], read: Callable[[], Any]) -> Any:
+    """Return what was read, or note what is wrong with it, to be told with the rest."""
+    try:
+        return read()
+    except IntentError as error:
+        errors.append(error)
+    return None
+
+
+def _functions(node: Mapping, path: Path) -> dict[str, Any]:
+    """Return the spec of a NIC's virtual functions, empty without one; raises IntentError."""
+    said = {key: words(value) for key, value in node.entries.items() if key in FUNCTIONS}
+    if not said:
+        return {}
+    found: dict[str, Any] = encode(convert(registry.load("sriov").SPEC, said, node, path))
+    return found
 
 
 def _check_left(manager: dict[str, Any], node: Mapping, path: Path) -> None:

@@ -109,11 +109,22 @@ ETHERNETS: dict[str, Key] = {
     **COMMON,
     **PHYSICAL,
     "auth": Key(REFUSED, _SECRETS, _AUTH),
-    **_keys(
-        LATER,
-        "link virtual-function-count embedded-switch-mode delay-virtual-functions-rebind",
-        "SR-IOV",
+    "virtual-function-count": Key(APPLIED, "the kernel goes from one number to another by none"),
+    "embedded-switch-mode": Key(APPLIED, "switchdev or legacy"),
+    "virtual-functions": Key(
+        APPLIED,
+        "a mapping of a function's number, or a range such as 0-3, to what it may do",
+        _keys(
+            APPLIED,
+            "macaddress vlan qos protocol min-tx-rate max-tx-rate spoofchk trust state",
+            "as ip-link(8), vf",
+            ours=True,
+        )
+        | _keys(APPLIED, "driver", "such as vfio-pci", ours=True),
+        ours=True,
     ),
+    "delay-virtual-functions-rebind": Key(LATER, "delayed drivers of virtual functions"),
+    "link": Key(LATER, "the host's own use of a virtual function"),
     "infiniband-mode": Key(REFUSED, "InfiniBand is no hypervisor's guest network here"),
 }
 
@@ -272,7 +283,7 @@ def marked_kind(section: str, keys: Iterable[str]) -> str:
 RENDERERS = {
     "networkd": "",
     "NetworkManager": "fleet configures hosts that systemd-networkd runs; write `networkd`",
-    "sriov": "fleet cannot apply SR-IOV yet",
+    "sriov": "fleet cannot apply it; write `virtual-functions: {0: {vlan: ID}}` under the NIC",
 }
 
 

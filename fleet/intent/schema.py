@@ -177,10 +177,10 @@ def _device(kind: str, section: str, definitions: Schema) -> Schema:
         "items": address,
         "description": "Addresses with their prefix lengths.",
     }
-    for entry in registry.KINDS:
-        if entry.under == "device":
-            rules = _adapted(registry.load(entry.kind).SPEC, definitions)
-            properties[entry.section] = {"type": ["array", "null"], "items": rules}
+    rules = _adapted(registry.load("rule").SPEC, definitions)
+    properties["routing-policy"] = {"type": ["array", "null"], "items": rules}
+    if kind == "ethernet":
+        properties.update(_adapted(registry.load("sriov").SPEC, definitions)["properties"])
     return device
 
 

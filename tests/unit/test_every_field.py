@@ -79,7 +79,9 @@ def all_places() -> Iterator[Steps]:
     """Yield the way to every place of a host's data where somebody writes something."""
     for entry in registry.KINDS:
         of = registry.load(entry.kind).SPEC
-        if entry.under == "device":
+        if entry.kind == "sriov":
+            yield from places(of, ("network", "ethernets", "e"))
+        elif entry.under == "device":
             yield from places(of, ("network", "ethernets", "e", entry.section, ITEM))
         elif entry.kind == "sysctl":
             yield ("sysctl", KEY)

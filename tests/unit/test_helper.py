@@ -170,6 +170,7 @@ def test_a_watchdog_knows_all_imports_of_the_way_back() -> None:
         *rehearsal.NEEDED,
         *rehearsal.PROGRAMS,
         *rehearsal.SETTINGS,
+        *rehearsal.FUNCTIONS,
         *rehearsal.SWITCHES,
         *rehearsal.NETWORKS,
     }

@@ -55,6 +55,30 @@ def holders(system: System, links: dict[str, Words]) -> dict[str, list[Words]]:
     return found
 
 
+def files_held(system: System, start: str) -> dict[str, list[Words]]:
+    """Return who has the files open whose paths start so, by path, in words as ``holders`` has.
+
+    ``drives`` says that a process has a device of vfio's, not only the way to one.
+    """
+    proc = system.root + "/proc"
+    found: dict[str, list[Words]] = {}
+    for pid in sorted(os.listdir(proc)):
+        if not pid.isdigit():
+            continue
+        try:
+            descriptors = os.listdir(f"{proc}/{pid}/fd")
+        except OSError:
+            continue  # it has ended meanwhile
+        targets = {_link(f"{proc}/{pid}/fd/{descriptor}") for descriptor in descriptors}
+        held = sorted(target for target in targets if target.startswith(start))
+        if held:
+            drives = "anon_inode:[vfio-device]" in targets
+            words = {**_words(proc, pid), "drives": drives}
+            for target in held:
+                found.setdefault(target, []).append(words)
+    return found
+
+
 def inhabitants(system: System) -> list[str]:
     """Return the processes that run in a namespace as ``command (pid)``; none where it is gone."""
     try:

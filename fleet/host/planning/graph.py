@@ -32,6 +32,7 @@ _SPACE_GONE = 18
 PHASES = {
     "space": (_SPACE, _SPACE_GONE),
     "sysctl": (_SYSCTL, _SYSCTL),
+    "function": (_SET, _SET),
     "entry": (_ENTRY, _ENTRY),
     "rule": (_RULE, _RULE_OUT),
     "switch": (_PORT, _GONE),

@@ -26,7 +26,8 @@ def count_guests(draft: Draft) -> None:
         devices = reach(draft.observation, change, on_top)
         holders = draft.observation.holders
         held = [holder for device in devices for holder in holders.get(device, ())]
-        guests = tuple(sorted({_words(holder) for holder in held if holder.get("guest")}))
+        found = {_words(holder) for holder in held if holder.get("guest")}
+        guests = tuple(sorted({*change.guests, *found}))
         own = holders.get(change.touches[0], ()) if change.touches else ()
         final = change.action == DELETE or change.after == "off"
         impact = "drain" if final and (guests or own) else change.impact

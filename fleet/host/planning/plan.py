@@ -308,6 +308,7 @@ def _unmanaged(state: State, ledger: dict[str, Entry], drafts: list[Draft]) -> t
     found: list[str] = []
     for draft in drafts:
         named = set(draft.by_device) | {entry.name for entry in draft.removals}
+        named |= _functions(draft)
         for name, link in draft.observation.links.items():
             kind = registry.kind_of(link)
             if name == "lo" or not kind or name in named:
@@ -325,12 +326,25 @@ def _unmanaged(state: State, ledger: dict[str, Entry], drafts: list[Draft]) -> t
     return tuple(sorted(found))
 
 
+def _functions(draft: Draft) -> set[str]:
+    """Return the devices of virtual functions whose NIC's intent says how many there are."""
+    wanted = [resource for resource in draft.resources if resource.kind == "sriov"]
+    if not wanted:
+        return set()
+    kind: Any = registry.load("sriov")
+    return {name for each in wanted for name in kind.devices(each, draft.observation)}
+
+
 def _settle(changes: tuple[Change, ...], drafts: list[Draft]) -> float:
     """Return the seconds that verification may wait for what settles by itself."""
     if not changes:
         return 0.0
     seconds = 0.0
-    waiting = {c.key for c in changes if c.what == "interfaces" and c.after is not None}
+    waiting = {
+        c.key
+        for c in changes
+        if c.kind not in registry.DEVICES or (c.what == "interfaces" and c.after is not None)
+    }
     for draft in drafts:
         for resource in draft.resources:
             settle = getattr(registry.load(resource.kind), "settle", None)

@@ -73,6 +73,11 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
 
         for name, (before, after) in settings_differences(snapshot, now).items():
             add("settings", name, "", before, after)
+    if snapshot.get("functions"):
+        from fleet.host.reverting.restore_functions import function_differences
+
+        for name, (before, after) in function_differences(snapshot, now).items():
+            add("functions", name, "", before, after)
     if has_switches(snapshot["scope"]):
         from fleet.host.reverting import restore_switches
 

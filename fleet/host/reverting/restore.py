@@ -115,6 +115,12 @@ def _pass(
         # Before the links: a network's bridge comes and goes with it.
         restore_networks(step)
         step.look()
+    if before.get("functions"):
+        from fleet.host.reverting.restore_functions import restore_functions
+
+        # Before the links: a function's device comes and goes with it.
+        restore_functions(step)
+        step.look()
     fetch_devices(step)
     take_groups(step)
     restore_links(step)

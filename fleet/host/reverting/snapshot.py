@@ -28,9 +28,9 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
 
     ``scope``: ``devices`` (names, also of devices that a plan will make), ``sysctls``, ``files``,
     ``rules`` (bool), ``tables`` (nftables, ``family/table``),
-    ``settings`` (devices, for what ethtool sets), ``whole`` (bool: all that is in the
-    namespace), and ``namespaces`` (a scope for each name). With ``like`` the same things are
-    read that another snapshot holds. Raises OSError.
+    ``settings`` (devices, for what ethtool sets), ``functions`` (NICs, for SR-IOV),
+    ``whole`` (bool: all that is in the namespace), and ``namespaces`` (a scope for each name).
+    With ``like`` the same things are read that another snapshot holds. Raises OSError.
     """
     netlink = system.netlink
     links = parts.read_links(netlink)
@@ -71,6 +71,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "sysctls": parts.read_sysctls(system, _sysctls(system, scope, like), own_keys, wide, links),
         "tables": _tables(system, scope, like),
         "settings": _settings(system, scope),
+        "functions": _functions(system, scope, inside_links),
         **_switches(system, scope),
         **_networks(system, scope),
         "files": {path: parts.read_file(system, path) for path in scope.get("files") or ()},
@@ -94,6 +95,14 @@ def _settings(system: System, scope: Record) -> Record:
     from fleet.host.reverting.restore_settings import read_settings
 
     return {name: read_settings(system, name) for name in scope["settings"]}
+
+
+def _functions(system: System, scope: Record, links: Record) -> Record:
+    if not scope.get("functions"):
+        return {}
+    from fleet.host.reverting.restore_functions import read_functions
+
+    return {name: read_functions(system, name, links.get(name)) for name in scope["functions"]}
 
 
 def _switches(system: System, scope: Record) -> Record:

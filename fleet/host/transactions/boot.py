@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MANAGER_BUDGET = 30.0
 #: Kinds that must be as they should before the network starts. What of them needs a device that is
 #: not there yet, a parameter of a bridge for one, is applied with the rest.
-EARLY = ("sysctl", "nftables", "policy")
+EARLY = ("sysctl", "nftables", "policy", "sriov")
 #: What a switch forgets whenever it starts, not only at a boot.
 SWITCH = ("flows",)
 #: What is in books of its own that last, and whose server starts after all units of fleet's.
@@ -55,8 +55,9 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
     }
     plan = make_plan(decode_state(data), entries, system)
     if phase in PHASES:
+        own = [c for c in plan.changes if c.kind in PHASES[phase] and not c.namespace]
         for change in plan.changes:
-            if change.kind in PHASES[phase] and not change.namespace:
+            if change in own or _raises_for(change, own):
                 _try(system, change)
         return 0
     for problem in plan.problems:
@@ -65,6 +66,12 @@ def apply_committed(system: System, paths: Paths, phase: str) -> int:
             f"found {problem.actual}; {problem.remedy}\n"
         )
     return len(plan.problems) + sum(not _try(system, change) for change in plan.changes)
+
+
+def _raises_for(change: Change, others: list[Change]) -> bool:
+    """Say whether a change brings up the NIC that another one, of a function's driver, needs up."""
+    up = {token for token in change.provides if token.startswith("up:")}
+    return any(not up.isdisjoint(other.requires) for other in others)
 
 
 def _try(system: System, change: Change) -> bool:

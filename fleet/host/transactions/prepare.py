@@ -186,6 +186,9 @@ def scope_of(plan: Plan) -> dict[str, Any]:
         if change.kind == "ethtool":
             scope = of(change.namespace)
             scope["settings"] = sorted({*scope["settings"], *change.touches})
+        if change.kind == "sriov":
+            scope = of(change.namespace)
+            scope["functions"] = sorted({*scope["functions"], change.touches[0]})
         if change.kind == "sysctl":
             scope = of(change.namespace)
             scope["sysctls"] = sorted({*scope["sysctls"], change.name})
@@ -216,6 +219,7 @@ def _scope() -> dict[str, Any]:
         "files": [],
         "tables": [],
         "settings": [],
+        "functions": [],
         "switches": {},
         "flows": {},
         "networks": [],

@@ -49,6 +49,16 @@ SWITCHES = (
 )
 #: And where what ethtool sets does.
 SETTINGS = ("fleet.host.kernel.ethtool", "fleet.host.reverting.restore_settings")
+#: And where virtual functions of NICs do.
+FUNCTIONS = (
+    "errno",
+    "posix",
+    "subprocess",
+    "fleet.host.kernel.binding",
+    "fleet.host.kernel.functions",
+    "fleet.host.kernel.generic",
+    "fleet.host.reverting.restore_functions",
+)
 #: And where libvirt's networks, filters and guests do.
 NETWORKS = (
     "os",
@@ -77,7 +87,9 @@ def rehearse(system: System, snapshot: Any) -> None:
     scope = snapshot["scope"]
     books = NETWORKS if any(map(scope.get, ("networks", "nwfilters", "guests"))) else ()
     settings = SETTINGS if scope.get("settings") else ()
-    for name in (*NEEDED, *(PROGRAMS if needs_programs else ()), *settings, *switches, *books):
+    functions = FUNCTIONS if scope.get("functions") else ()
+    programs = PROGRAMS if needs_programs else ()
+    for name in (*NEEDED, *programs, *settings, *functions, *switches, *books):
         __import__(name)
 
     differences(snapshot, capture(system, snapshot["scope"], snapshot))

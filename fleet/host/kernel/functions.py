@@ -165,7 +165,33 @@ def write(system: System, device: str, index: int, word: str, words: Words) -> N
     else:
         part = pack({"spoofchk": _SPOOFCHK, "trust": _TRUST}[word], _u32(index, int(words[word])))
     ask = header.pack(0, 0, 0, 0, 0) + pack_text(_NAME, device) + nest(_LIST, nest(_ONE, part))
-    system.netlink.request(SETLINK, 0, ask)
+    try:
+        system.netlink.request(SETLINK, 0, ask)
+    except OSError as error:
+        # igb_ndo_set_vf_bw() and others take a rate only while the NIC knows its link's speed, and
+        # making functions has it negotiated anew.
+        waits = word.endswith("tx-rate") and error.errno == errno.EINVAL
+        if not waits or not _await_carrier(system, device):
+            raise
+        system.netlink.request(SETLINK, 0, ask)
+
+
+def _await_carrier(system: System, device: str) -> bool:
+    """Wait for the link of a NIC that has just lost it; say whether it came meanwhile."""
+    end, waited = time.monotonic() + PATIENCE, False
+    while not _carrier(system, device):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_LOOK)
+        waited = True
+    return waited
+
+
+def _carrier(system: System, device: str) -> bool:
+    try:
+        return (system.read(f"/sys/class/net/{device}/carrier") or "").strip() == "1"
+    except OSError:
+        return False  # EINVAL: it is down
 
 
 def _vlan(index: int, words: Words) -> bytes:

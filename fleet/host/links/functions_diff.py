@@ -173,7 +173,8 @@ def _function(
             impact="blip" if now else "none",
             reason=_late(changed, now),
             provides=(f"function:{device}/{index}",),
-            requires=(token,),
+            # Drivers take a rate only while the NIC knows its link's speed.
+            requires=(token, f"up:{device}") if any("rate" in w for w in changed) else (token,),
         )
         steps.changes[-1] = amended(steps.changes[-1], guests=tuple(sorted(map(_guest, holders))))
     driver = wanted.get(DRIVER)

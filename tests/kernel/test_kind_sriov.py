@@ -5,6 +5,7 @@ They run where the machine itself has such a NIC that nothing uses: in a VM of t
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -215,6 +216,26 @@ def test_a_function_that_somebody_holds(host: Here) -> None:
         assert plan.changes[0].guests == (f"a namespace's {function(1).name}",)
     finally:
         sh("ip", "netns", "delete", "holder")
+
+
+def test_a_function_that_a_guest_drives(host: Here) -> None:
+    """Also where it is allowed, the kernel is not asked for what a guest drives: it would wait."""
+    host.set(virtual_function_count=2, virtual_functions={"0": {"driver": "vfio-pci"}})
+    group = (function(0) / "iommu_group").resolve().name
+    plan = host.plan_of(virtual_function_count=4)
+    with open("/dev/vfio/vfio", "r+b", 0) as container, open(f"/dev/vfio/{group}", "r+b", 0) as way:
+        # VFIO_GROUP_SET_CONTAINER, VFIO_SET_IOMMU (type 1), VFIO_GROUP_GET_DEVICE_FD
+        fcntl.ioctl(way, 0x3B68, container.fileno().to_bytes(4, "little"))
+        fcntl.ioctl(container, 0x3B66, 1)
+        driven = fcntl.ioctl(way, 0x3B6A, bytearray(function(0).name.encode() + b"\0"))
+        try:
+            with pytest.raises(HostError, match="expected functions that no process drives"):
+                apply(host.system, plan.changes[0])
+        finally:
+            os.close(driven)
+    assert count() == 2
+    apply(host.system, plan.changes[0])
+    assert count() == 4
 
 
 def with_space(port: str) -> None:

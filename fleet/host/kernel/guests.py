@@ -72,7 +72,7 @@ def files_held(system: System, start: str) -> dict[str, list[Words]]:
         targets = {_link(f"{proc}/{pid}/fd/{descriptor}") for descriptor in descriptors}
         held = sorted(target for target in targets if target.startswith(start))
         if held:
-            drives = "anon_inode:[vfio-device]" in targets
+            drives = "anon_inode:[vfio-device]" in targets or any("/devices/" in t for t in held)
             words = {**_words(proc, pid), "drives": drives}
             for target in held:
                 found.setdefault(target, []).append(words)

@@ -270,6 +270,25 @@ def _function_range(value: str) -> str:
     return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}-{numbers[1]}"
 
 
+_UNITS = {"G": 1 << 20, "M": 1 << 10, "K": 1}
+
+
+def _page_size(value: str) -> str:
+    found = re.fullmatch(r"(\d{1,7})([KMG])i?B?", value)
+    size = int(found[1]) * _UNITS[found[2]] if found else 0
+    # The smallest of any architecture is arm64's, of 64K; the largest are of 16G.
+    if size & (size - 1) or not 64 <= size <= 16 << 20:
+        raise ValueError(f"{value!r} is no size of hugepages such as 2M or 1G")
+    unit = next(unit for unit, each in _UNITS.items() if size >= each)
+    return f"{size // _UNITS[unit]}{unit}"
+
+
+def _node(value: str) -> str:
+    if not re.fullmatch(r"\d{1,4}", value):
+        raise ValueError(f"{value!r} is no number of a NUMA node")
+    return str(int(value))
+
+
 def _driver_name(value: str) -> str:
     # A directory of /sys/bus/pci/drivers, and a module's name.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,55}", value):
@@ -334,6 +353,10 @@ NumberSet = Annotated[str, Check(_number_set)]
 #: Virtual functions of a NIC: ``3`` or ``0-3``.
 FunctionRange = Annotated[str, Check(_function_range)]
 DriverName = Annotated[str, Check(_driver_name)]
+#: Of hugepages: ``2M``, ``1G``.
+PageSize = Annotated[str, Check(_page_size)]
+#: A NUMA node's number.
+Node = Annotated[str, Check(_node)]
 #: A flag that only its driver knows.
 FlagName = Annotated[str, Check(_flag_name)]
 #: A feature by the kernel's name, ethtool's or netplan's.

@@ -37,6 +37,7 @@ class Entry:
 KINDS = (
     Entry("namespace", "namespaces", 5, phase="space"),
     Entry("sysctl", "sysctl", 10, phase="sysctl", under=""),
+    Entry("hugepages", "hugepages", 11, phase="sysctl", under=""),
     Entry("ethernet", "ethernets", 20, device=True),
     Entry("sriov", "virtual-functions", 22, phase="function", under="device"),
     Entry("veth", "virtual-ethernets", 25, device=True),

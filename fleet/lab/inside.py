@@ -153,12 +153,23 @@ def _make_devices(dev: str) -> None:
         os.symlink(target, f"{dev}/{name}")
 
 
+#: Hugepages, processors, drivers, interrupts: read here, and written by nobody.
+_MACHINES = ("/sys/kernel", "/sys/devices/system", "/sys/bus", "/sys/module", "/proc/irq")
+
+
 def _guard_machine() -> None:
-    """Keep a host's root from what is the machine's: of /proc/sys only ``net`` is a namespace's."""
+    """Keep a host's root from what is the machine's.
+
+    Of /proc/sys only ``net`` is a namespace's, and of /sys only the network devices.
+    """
     linux.mount("/proc/sys", "/proc/sys", flags=linux.BIND)
     linux.mount("", "/proc/sys", flags=linux.REMOUNT | linux.BIND | linux.RDONLY)
     linux.mount("/proc/sys/net", "/proc/sys/net", flags=linux.BIND)
     linux.mount("", "/proc/sys/net", flags=linux.REMOUNT | linux.BIND)
+    for place in _MACHINES:
+        with suppress(FileNotFoundError):
+            linux.mount(place, place, flags=linux.BIND)
+            linux.mount("", place, flags=linux.REMOUNT | linux.BIND | linux.RDONLY)
     with suppress(FileNotFoundError):
         linux.mount("/dev/null", "/proc/sysrq-trigger", flags=linux.BIND)
     with open("/run/.boot_id", "w") as file:

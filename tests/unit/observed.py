@@ -25,6 +25,16 @@ PORT = {
 }  # fmt: skip
 
 
+class Written:
+    """A host whose files of /sys take what is written, or do not."""
+
+    def __init__(self, writable: bool) -> None:
+        self._writable = writable
+
+    def writable(self, path: str) -> bool:
+        return self._writable
+
+
 class Observed:
     """Has the parts of an Observation, filled from a few words."""
 
@@ -59,6 +69,7 @@ class Observed:
         self.exists = True
         self.inhabitants = words.get("processes") or []
         self.root = self
+        self.system = Written(bool(words.get("writable")))
         self.namespaces = sorted(words.get("namespaces") or {})
         self._sysctls = words.get("sysctls") or {}
         self._lacks = words.get("lacks") or ()

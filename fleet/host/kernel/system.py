@@ -190,6 +190,11 @@ class System:
             finally:
                 posix.close(descriptor)
 
+    def writable(self, path: str) -> bool:
+        """Say whether a file of /proc or /sys may be written, without writing it."""
+        with self.enter():
+            return posix.access(self.root + path, posix.W_OK)
+
     def sysctl(self, name: str) -> str | None:
         """Return a key's value; None where this kernel has no such key or will not show it."""
         path = path_of_sysctl(name)

@@ -168,6 +168,11 @@ def _settings(step: Step) -> None:
         from fleet.host.reverting.restore_settings import restore_settings
 
         restore_settings(step)
+        step.look()  # queues may have come, each with files of its own
+    if step.then.get("values"):
+        from fleet.host.reverting.restore_values import restore_values
+
+        restore_values(step)
 
 
 def _tables(step: Step) -> None:

@@ -29,8 +29,9 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
     ``scope``: ``devices`` (names, also of devices that a plan will make), ``sysctls``, ``files``,
     ``rules`` (bool), ``tables`` (nftables, ``family/table``),
     ``settings`` (devices, for what ethtool sets), ``functions`` (NICs, for SR-IOV),
-    ``whole`` (bool: all that is in the namespace), and ``namespaces`` (a scope for each name).
-    With ``like`` the same things are read that another snapshot holds. Raises OSError.
+    ``values`` (files of /sys and /proc), ``whole`` (bool: all that is in the namespace), and
+    ``namespaces`` (a scope for each name). With ``like`` the same things are read that another
+    snapshot holds. Raises OSError.
     """
     netlink = system.netlink
     links = parts.read_links(netlink)
@@ -72,6 +73,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "tables": _tables(system, scope, like),
         "settings": _settings(system, scope),
         "functions": _functions(system, scope, inside_links),
+        "values": _values(system, scope),
         **_switches(system, scope),
         **_networks(system, scope),
         "files": {path: parts.read_file(system, path) for path in scope.get("files") or ()},
@@ -103,6 +105,14 @@ def _functions(system: System, scope: Record, links: Record) -> Record:
     from fleet.host.reverting.restore_functions import read_functions
 
     return {name: read_functions(system, name, links.get(name)) for name in scope["functions"]}
+
+
+def _values(system: System, scope: Record) -> Record:
+    if not scope.get("values"):
+        return {}
+    from fleet.host.reverting.restore_values import read_values
+
+    return read_values(system, scope["values"])
 
 
 def _switches(system: System, scope: Record) -> Record:

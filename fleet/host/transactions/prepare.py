@@ -178,6 +178,8 @@ def scope_of(plan: Plan) -> dict[str, Any]:
                 scope["guests"] = sorted({*scope["guests"], rest})
             elif sort == "nftables":
                 scope["tables"] = sorted({*scope["tables"], rest})
+            elif sort == "value":
+                scope["values"] = sorted({*scope["values"], rest})
             elif sort == "namespace":
                 inner = of(rest)
                 inner["whole"] = inner["whole"] or change.action == DELETE
@@ -220,6 +222,7 @@ def _scope() -> dict[str, Any]:
         "tables": [],
         "settings": [],
         "functions": [],
+        "values": [],
         "switches": {},
         "flows": {},
         "networks": [],

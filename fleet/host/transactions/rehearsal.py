@@ -88,8 +88,9 @@ def rehearse(system: System, snapshot: Any) -> None:
     books = NETWORKS if any(map(scope.get, ("networks", "nwfilters", "guests"))) else ()
     settings = SETTINGS if scope.get("settings") else ()
     functions = FUNCTIONS if scope.get("functions") else ()
+    values = ("fleet.host.reverting.restore_values",) if scope.get("values") else ()
     programs = PROGRAMS if needs_programs else ()
-    for name in (*NEEDED, *programs, *settings, *functions, *switches, *books):
+    for name in (*NEEDED, *programs, *settings, *functions, *values, *switches, *books):
         __import__(name)
 
     differences(snapshot, capture(system, snapshot["scope"], snapshot))

@@ -273,6 +273,10 @@ def _function_range(value: str) -> str:
 _UNITS = {"G": 1 << 20, "M": 1 << 10, "K": 1}
 
 
+def _pci_or_mac(value: str) -> str:
+    return _mac(value) if value.count(":") == 5 else _pci_address(value)
+
+
 def _page_size(value: str) -> str:
     found = re.fullmatch(r"(\d{1,7})([KMG])i?B?", value)
     size = int(found[1]) * _UNITS[found[2]] if found else 0
@@ -353,6 +357,7 @@ NumberSet = Annotated[str, Check(_number_set)]
 #: Virtual functions of a NIC: ``3`` or ``0-3``.
 FunctionRange = Annotated[str, Check(_function_range)]
 DriverName = Annotated[str, Check(_driver_name)]
+PCIAddressOrMAC = Annotated[str, Check(_pci_or_mac)]
 #: Of hugepages: ``2M``, ``1G``.
 PageSize = Annotated[str, Check(_page_size)]
 #: A NUMA node's number.

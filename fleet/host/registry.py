@@ -39,6 +39,7 @@ KINDS = (
     Entry("sysctl", "sysctl", 10, phase="sysctl", under=""),
     Entry("hugepages", "hugepages", 11, phase="sysctl", under=""),
     Entry("ethernet", "ethernets", 20, device=True),
+    Entry("driver", "drivers", 21, phase="function", under=""),
     Entry("sriov", "virtual-functions", 22, phase="function", under="device"),
     Entry("veth", "virtual-ethernets", 25, device=True),
     Entry("tap", "taps", 26, device=True, kernel="tun"),

@@ -6,7 +6,6 @@ They run where the machine itself has such a NIC that nothing uses: in a VM of t
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from namespaces import Space, apply, sh, until, words
+from here import Here
+from namespaces import apply, sh, until, words
 
 from fleet.host.change import HostError
 from fleet.host.reverting.restore import restore
@@ -35,20 +35,8 @@ GUEST, OTHER = "52:54:00:0a:0b:01", "52:54:00:0a:0b:02"
 pytestmark = pytest.mark.skipif(not NICS, reason="the machine has no NIC with SR-IOV to try")
 
 
-class Here(Space):
-    """The machine's own namespace."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def ip(self, *words: str, check: bool = True) -> str:
-        return sh("ip", *" ".join(words).split(), check=check)
-
-    def run(self, *argv: str, check: bool = True) -> str:
-        return sh(*argv, check=check)
-
-    def json(self, *words: str) -> Any:
-        return json.loads(sh("ip", "-j", "-d", *" ".join(words).split()) or "[]")
+class Functions(Here):
+    """The machine, and its NIC's functions."""
 
     def plan_of(self, **functions: Any) -> Any:
         return self.plan({**ETHERNET, f"sriov/{NIC}": functions})
@@ -58,9 +46,9 @@ class Here(Space):
 
 
 @pytest.fixture
-def host() -> Iterator[Here]:
+def host() -> Iterator[Functions]:
     (DEVICE / "sriov_numvfs").write_text("0")
-    here = Here()
+    here = Functions()
     here.ip(f"link set {NIC} up")
     yield here
     here.system.shut()
@@ -91,7 +79,7 @@ def shown() -> list[str]:
 
 
 @pytest.mark.parametrize("number", [0, 1, 7])
-def test_so_many_functions(host: Here, number: int) -> None:
+def test_so_many_functions(host: Functions, number: int) -> None:
     """A NIC gets the number of functions that intent names, with the kernel's drivers."""
     (DEVICE / "sriov_numvfs").write_text("2")
     plan = host.set(virtual_function_count=number)
@@ -101,7 +89,7 @@ def test_so_many_functions(host: Here, number: int) -> None:
     assert [driver(index) for index in range(number)] == ["igbvf"] * number
 
 
-def test_what_a_function_may_do(host: Here) -> None:
+def test_what_a_function_may_do(host: Functions) -> None:
     """Each setting is as ip shows it; a range sets each, and what is not named stays."""
     host.set(
         virtual_function_count=3,
@@ -123,7 +111,7 @@ def test_what_a_function_may_do(host: Here) -> None:
     assert (function(0) / "net" / device(0) / "address").read_text().strip() == GUEST
 
 
-def test_drift_and_what_is_named_no_more(host: Here) -> None:
+def test_drift_and_what_is_named_no_more(host: Functions) -> None:
     """What somebody changed by hand is drift; what intent names no more goes back."""
     wanted: Any = {"0": {"macaddress": GUEST, "vlan": 100, "qos": 3}}
     host.set(virtual_function_count=2, virtual_functions=wanted)
@@ -142,7 +130,7 @@ def test_drift_and_what_is_named_no_more(host: Here) -> None:
     assert count() == 0
 
 
-def test_a_driver_for_guests(host: Here) -> None:
+def test_a_driver_for_guests(host: Functions) -> None:
     """A function is vfio-pci's from the start, and goes to another driver and back."""
     host.set(virtual_function_count=2, virtual_functions={"0": {"driver": "vfio-pci"}})
     assert [driver(0), driver(1)] == ["vfio-pci", "igbvf"]
@@ -155,7 +143,7 @@ def test_a_driver_for_guests(host: Here) -> None:
     assert (function(0) / "driver_override").read_text().strip() == "(null)"
 
 
-def test_revert(host: Here) -> None:
+def test_revert(host: Functions) -> None:
     """A revert gives back number, settings, drivers, and the devices with what they had."""
     (DEVICE / "sriov_numvfs").write_text("3")
     until(lambda: all(driver(index) == "igbvf" for index in range(3)))
@@ -196,7 +184,7 @@ def named(index: int) -> str:
     return f"enp{bus}s{slot}v{index}"
 
 
-def test_a_function_that_somebody_holds(host: Here) -> None:
+def test_a_function_that_somebody_holds(host: Functions) -> None:
     """Functions go under nobody: the impact is drain, with the names of those that hold them."""
     host.set(virtual_function_count=2, virtual_functions={"0": {"driver": "vfio-pci"}})
     group = (function(0) / "iommu_group").resolve().name
@@ -218,7 +206,7 @@ def test_a_function_that_somebody_holds(host: Here) -> None:
         sh("ip", "netns", "delete", "holder")
 
 
-def test_a_function_that_a_guest_drives(host: Here) -> None:
+def test_a_function_that_a_guest_drives(host: Functions) -> None:
     """Also where it is allowed, the kernel is not asked for what a guest drives: it would wait."""
     host.set(virtual_function_count=2, virtual_functions={"0": {"driver": "vfio-pci"}})
     group = (function(0) / "iommu_group").resolve().name
@@ -229,7 +217,7 @@ def test_a_function_that_a_guest_drives(host: Here) -> None:
         fcntl.ioctl(container, 0x3B66, 1)
         driven = fcntl.ioctl(way, 0x3B6A, bytearray(function(0).name.encode() + b"\0"))
         try:
-            with pytest.raises(HostError, match="expected functions that no process drives"):
+            with pytest.raises(HostError, match="expected a device that no process drives"):
                 apply(host.system, plan.changes[0])
         finally:
             os.close(driven)
@@ -243,7 +231,7 @@ def with_space(port: str) -> None:
     sh("ip", "link", "set", port, "netns", "holder")
 
 
-def test_management_on_a_function(host: Here) -> None:
+def test_management_on_a_function(host: Functions) -> None:
     """A function that carries management does not go."""
     (DEVICE / "sriov_numvfs").write_text("1")
     until(lambda: device(0) == named(0))
@@ -266,7 +254,7 @@ def test_management_on_a_function(host: Here) -> None:
         ({"0": {"driver": "virtio-pci"}}, "driver"),
     ],
 )
-def test_what_the_driver_refuses(host: Here, functions: dict[str, Any], said: str) -> None:
+def test_what_the_driver_refuses(host: Functions, functions: dict[str, Any], said: str) -> None:
     """What the driver does not take fails with its name and the remedy, and goes back."""
     host.set(virtual_function_count=1)
     until(lambda: device(0) == named(0))
@@ -281,7 +269,7 @@ def test_what_the_driver_refuses(host: Here, functions: dict[str, Any], said: st
     assert driver(0) == "igbvf"
 
 
-def test_what_the_nic_has_not(host: Here) -> None:
+def test_what_the_nic_has_not(host: Functions) -> None:
     """More functions than the card has, or an embedded switch, is a problem of the plan."""
     [problem] = host.plan_of(virtual_function_count=8).problems
     assert (problem.what, problem.actual) == ("virtual-function-count", f"{NIC} has at most 7")

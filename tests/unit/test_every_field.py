@@ -89,7 +89,7 @@ def all_places() -> Iterator[Steps]:
         else:
             section = (entry.under, entry.section) if entry.under else (entry.section,)
             yield (*section, NAME)
-            example = {"nftables": "inet/t", "hugepages": "2M"}.get(entry.section, "e")
+            example = {"nftables": "inet/t", "hugepages": "2M", "drivers": "0000:01:00.0"}.get(entry.section, "e")
             yield from places(of, (*section, example))
     yield from places(Left, ("network", "ethernets", "e"))
     yield from places(NetworkWords, ("libvirt", "networks", "e"))

@@ -106,11 +106,6 @@ def _function(system: System, address: str) -> Words:
     }
 
 
-def names_of(system: System, address: str) -> list[str]:
-    """Return the network devices of a PCI device, in this namespace."""
-    return _names(system, binding.place_of(address) + "/net") or []
-
-
 def _names(system: System, path: str) -> list[str] | None:
     try:
         return sorted(posix.listdir(system.root + path))

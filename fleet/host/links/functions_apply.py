@@ -6,8 +6,8 @@ import errno
 
 from fleet.host.change import HostError
 from fleet.host.kernel import binding, functions
-from fleet.host.kernel.guests import files_held
 from fleet.host.kernel.observation import Observation
+from fleet.host.links.held import require_free
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def apply(system: System, change: Change) -> None:
     try:
         have = functions.read(system, device, address) or {}
         if head == "virtual-function-count":
-            _require_free(system, change, have)
+            require_free(system, change, _handles(have))
             functions.set_count(system, address, change.after, have["autoprobe"])
         elif head == "embedded-switch-mode":
-            _require_free(system, change, have)
+            require_free(system, change, _handles(have))
             _mode(system, address, change.after, have["functions"])
         elif rest == "driver":
             for each in have["functions"].values():
@@ -46,6 +46,10 @@ def apply(system: System, change: Change) -> None:
             _set(system, change, device, index, have["functions"][index])
     except OSError as error:
         raise _refusal(change, device, error) from error
+
+
+def _handles(have: Words) -> list[str]:
+    return [handle for each in have["functions"].values() for handle in each["handles"]]
 
 
 def _set(system: System, change: Change, device: str, index: str, have: Words) -> None:
@@ -81,26 +85,6 @@ def _mode(system: System, address: str, mode: str, each: Words) -> None:
         for function in bound:
             place = function["address"]
             binding.bind(system, place, function["driver"], function["override"])
-
-
-def _require_free(system: System, change: Change, have: Words) -> None:
-    """Refuse while a process drives a function: the kernel would wait for it, with the NIC locked,
-    for as long as the guest runs (vfio_unregister_group_dev, drivers/vfio).
-    """
-    handles = {handle for each in have["functions"].values() for handle in each["handles"]}
-    if not handles:
-        return
-    held = files_held(system, "/dev/vfio/")
-    for handle in sorted(handles & held.keys()):
-        for holder in held[handle]:
-            if holder["drives"]:
-                raise HostError(
-                    change.key,
-                    "functions that no process drives",
-                    f"{holder['guest']} ({holder['pid']}) has {handle} open",
-                    "shut the guest down, or detach its device: virsh detach-device",
-                    change.what,
-                )
 
 
 def _refusal(change: Change, device: str, error: OSError, said: Words | None = None) -> HostError:

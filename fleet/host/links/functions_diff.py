@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet.host.change import HostError, amended
+from fleet.host.links.held import holders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,24 +132,17 @@ def _lost(
             "move management to another device first",
             what,
         )
-    guests = {_guest(holder) for each in functions for holder in _holders(observation, each)}
+    guests = {
+        _guest(holder) for each in functions for holder in holders(observation, each["handles"])
+    }
     guests |= {f"a namespace's {each['address']}" for each in functions if each["elsewhere"]}
-    held = any(observation.holders.get(name) for name in _stacked(observation, lost))
-    return lost, tuple(sorted(guests)), "drain" if guests or held else "blip"
+    stacked = any(observation.holders.get(name) for name in _stacked(observation, lost))
+    return lost, tuple(sorted(guests)), "drain" if guests or stacked else "blip"
 
 
 def _stacked(observation: Observation, devices: list[str]) -> list[str]:
     on_top = [name for name, link in observation.links.items() if link["link"] in devices]
     return [*devices, *on_top]
-
-
-def _holders(observation: Observation, function: Words) -> list[Words]:
-    if not function["handles"]:
-        return []
-    from fleet.host.kernel.guests import files_held
-
-    held = observation.root.once("vfio", lambda system: files_held(system, "/dev/vfio/"))
-    return [holder for handle in function["handles"] for holder in held.get(handle, ())]
 
 
 def _guest(holder: Words) -> str:
@@ -163,7 +157,7 @@ def _function(
     token = f"functions:{device}"
     settings = {word: value for word, value in wanted.items() if word != DRIVER}
     changed = {word: value for word, value in settings.items() if now.get(word) != value}
-    holders = _holders(observation, now) if now else []
+    held = holders(observation, now["handles"]) if now else []
     if changed:
         before = {word: now[word] for word in changed if word in now} or None
         steps.add(
@@ -176,10 +170,10 @@ def _function(
             # Drivers take a rate only while the NIC knows its link's speed.
             requires=(token, f"up:{device}") if any("rate" in w for w in changed) else (token,),
         )
-        steps.changes[-1] = amended(steps.changes[-1], guests=tuple(sorted(map(_guest, holders))))
+        steps.changes[-1] = amended(steps.changes[-1], guests=tuple(sorted(map(_guest, held))))
     driver = wanted.get(DRIVER)
     # libvirt gives a guest's function to vfio-pci while the guest runs, and then back.
-    if not driver or now.get(DRIVER) == driver or (holders and now[DRIVER] == VFIO):
+    if not driver or now.get(DRIVER) == driver or (held and now[DRIVER] == VFIO):
         return
     lost, guests, impact = _lost(steps, [now] if now else [], observation, f"{what}.{DRIVER}")
     steps.add(

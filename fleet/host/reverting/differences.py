@@ -78,6 +78,11 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
 
         for name, (before, after) in function_differences(snapshot, now).items():
             add("functions", name, "", before, after)
+    if snapshot.get("drivers"):
+        from fleet.host.reverting.restore_drivers import driver_differences
+
+        for name, (before, after) in driver_differences(snapshot, now).items():
+            add("drivers", name, "", before, after)
     if snapshot.get("values"):
         from fleet.host.reverting.restore_values import value_differences
 

@@ -121,6 +121,11 @@ def _pass(
         # Before the links: a function's device comes and goes with it.
         restore_functions(step)
         step.look()
+    if before.get("drivers"):
+        from fleet.host.reverting.restore_drivers import restore_drivers
+
+        restore_drivers(step)
+        step.look()
     fetch_devices(step)
     take_groups(step)
     restore_links(step)

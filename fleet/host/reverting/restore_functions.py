@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from fleet.host.kernel import binding, functions
+from fleet.host.kernel import binding, functions, pci
 from fleet.host.kernel.link_attributes import header
 from fleet.host.kernel.netlink import pack_text
 from fleet.host.kernel.system import exists
@@ -87,7 +87,8 @@ def restore_functions(step: Step) -> None:
         for index, each in then["functions"].items():
             if index in now["functions"]:
                 _restore(step, device, index, each, now["functions"][index])
-        _await_devices(system, then)
+        each = then["functions"].values()
+        await_devices(system, {f["address"]: f["devices"][0] for f in each if f["devices"]})
 
 
 def _set_mode(system: System, have: Record, mode: str) -> None:
@@ -106,27 +107,24 @@ def _restore(step: Step, device: str, index: str, then: Record, now: Record) -> 
         step.attempt("functions", device, binding.bind, step.system, *own)
 
 
-def _await_devices(system: System, then: Record) -> None:
-    """Wait for the functions' devices, which their drivers make and udev names.
+def await_devices(system: System, wanted: dict[str, str]) -> None:
+    """Wait for the network devices of PCI devices, which their drivers make and udev names.
 
-    Where nobody names them, a namespace without udev, they get their names here.
+    ``wanted`` has the names by PCI address. Where nobody names them, a namespace without udev, they
+    get their names here.
     """
-    wanted = {
-        each["address"]: each["devices"][0]
-        for each in then["functions"].values()
-        if each["devices"]
-    }
     end = time.monotonic() + functions.budget(len(wanted))
-    while wanted:
+    left = dict(wanted)
+    while left:
         late = time.monotonic() >= end
-        for address, name in list(wanted.items()):
-            if exists(f"{system.root}{binding.place_of(address)}/net/{name}"):
-                del wanted[address]
-        if late or not wanted:
+        for address, name in list(left.items()):
+            if name in pci.network_devices(system, address):
+                del left[address]
+        if late or not left:
             break
         time.sleep(_LOOK)
-    for address, name in wanted.items():
-        made = functions.names_of(system, address)
+    for address, name in left.items():
+        made = pci.network_devices(system, address)
         if made and not exists(f"{system.root}/sys/class/net/{name}"):
             ask = header.pack(0, 0, _index(system, made[0]), 0, 0) + pack_text(3, name)
             try:

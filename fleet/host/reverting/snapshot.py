@@ -29,9 +29,9 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
     ``scope``: ``devices`` (names, also of devices that a plan will make), ``sysctls``, ``files``,
     ``rules`` (bool), ``tables`` (nftables, ``family/table``),
     ``settings`` (devices, for what ethtool sets), ``functions`` (NICs, for SR-IOV),
-    ``values`` (files of /sys and /proc), ``whole`` (bool: all that is in the namespace), and
-    ``namespaces`` (a scope for each name). With ``like`` the same things are read that another
-    snapshot holds. Raises OSError.
+    ``drivers`` (PCI addresses), ``values`` (files of /sys and /proc), ``whole`` (bool: all that is
+    in the namespace), and ``namespaces`` (a scope for each name). With ``like`` the same things are
+    read that another snapshot holds. Raises OSError.
     """
     netlink = system.netlink
     links = parts.read_links(netlink)
@@ -73,6 +73,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "tables": _tables(system, scope, like),
         "settings": _settings(system, scope),
         "functions": _functions(system, scope, inside_links),
+        "drivers": _drivers(system, scope),
         "values": _values(system, scope),
         **_switches(system, scope),
         **_networks(system, scope),
@@ -105,6 +106,14 @@ def _functions(system: System, scope: Record, links: Record) -> Record:
     from fleet.host.reverting.restore_functions import read_functions
 
     return {name: read_functions(system, name, links.get(name)) for name in scope["functions"]}
+
+
+def _drivers(system: System, scope: Record) -> Record:
+    if not scope.get("drivers"):
+        return {}
+    from fleet.host.reverting.restore_drivers import read_drivers
+
+    return read_drivers(system, scope["drivers"])
 
 
 def _values(system: System, scope: Record) -> Record:

@@ -178,6 +178,8 @@ def scope_of(plan: Plan) -> dict[str, Any]:
                 scope["guests"] = sorted({*scope["guests"], rest})
             elif sort == "nftables":
                 scope["tables"] = sorted({*scope["tables"], rest})
+            elif sort == "driver":
+                scope["drivers"] = sorted({*scope["drivers"], rest})
             elif sort == "value":
                 scope["values"] = sorted({*scope["values"], rest})
             elif sort == "namespace":
@@ -222,6 +224,7 @@ def _scope() -> dict[str, Any]:
         "tables": [],
         "settings": [],
         "functions": [],
+        "drivers": [],
         "values": [],
         "switches": {},
         "flows": {},

@@ -49,14 +49,17 @@ SWITCHES = (
 )
 #: And where what ethtool sets does.
 SETTINGS = ("fleet.host.kernel.ethtool", "fleet.host.reverting.restore_settings")
-#: And where virtual functions of NICs do.
+#: And where virtual functions of NICs do, and drivers.
 FUNCTIONS = (
     "errno",
     "posix",
     "subprocess",
+    "os",
     "fleet.host.kernel.binding",
     "fleet.host.kernel.functions",
     "fleet.host.kernel.generic",
+    "fleet.host.kernel.pci",
+    "fleet.host.reverting.restore_drivers",
     "fleet.host.reverting.restore_functions",
 )
 #: And where libvirt's networks, filters and guests do.
@@ -87,7 +90,7 @@ def rehearse(system: System, snapshot: Any) -> None:
     scope = snapshot["scope"]
     books = NETWORKS if any(map(scope.get, ("networks", "nwfilters", "guests"))) else ()
     settings = SETTINGS if scope.get("settings") else ()
-    functions = FUNCTIONS if scope.get("functions") else ()
+    functions = FUNCTIONS if scope.get("functions") or scope.get("drivers") else ()
     values = ("fleet.host.reverting.restore_values",) if scope.get("values") else ()
     programs = PROGRAMS if needs_programs else ()
     for name in (*NEEDED, *programs, *settings, *functions, *values, *switches, *books):

@@ -20,7 +20,7 @@ from fleet.helper.bootstrap import LOADER
 
 HOST = Path(__file__).resolve().parent.parent / "host"
 #: Field types are the controller's alone: a host never evaluates an annotation.
-LEFT_OUT = ("fleet.host.fields", "fleet.host.kind")
+LEFT_OUT = ("fleet.host.fields", "fleet.host.machine_fields", "fleet.host.kind")
 #: What every audit runs, each after what it imports; see bootstrap.
 CORE = (
     "fleet.", "fleet.host.", "fleet.host.kernel.", "fleet.host.links.", "fleet.host.planning.",

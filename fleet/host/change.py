@@ -52,9 +52,9 @@ class Change:
     that provide it, and means nothing where no change of the plan provides it. ``touches`` names
     the devices whose state this change alters: it is what the digest covers and a revert restores.
     ``NS|device`` is one of another namespace; ``nftables:family/table``, ``namespace:NS``,
-    ``driver:ADDRESS`` of the PCI bus and ``value:/sys/...``, a file, are no devices. ``takes``
-    names what is others' and is lost with it. ``lines`` says for people what differs between two
-    texts, ``+ line`` for what comes and ``- line`` for what goes.
+    ``driver:ADDRESS``, ``module:NAME``, ``mount:PATH`` and ``value:/sys/...`` are no devices.
+    ``takes`` names what is others' and is lost with it. ``lines`` says for people what differs
+    between two texts, ``+ line`` for what comes and ``- line`` for what goes.
     """
 
     namespace: str = ""

@@ -38,7 +38,7 @@ class Check:
         return schema
 
 
-def _text(value: str) -> str:
+def check_text(value: str) -> str:
     for character in value:
         if ord(character) < 32 or 127 <= ord(character) < 160 or ord(character) in (0x2028, 0x2029):
             raise ValueError(f"control character {character!r} is not allowed")
@@ -47,7 +47,7 @@ def _text(value: str) -> str:
 
 def _block(value: str) -> str:
     for line in value.split("\n"):
-        _text(line.replace("\t", " "))
+        check_text(line.replace("\t", " "))
     return value
 
 
@@ -75,7 +75,7 @@ def _namespace_name(value: str) -> str:
     return value
 
 
-def _mac(value: str) -> str:
+def check_mac(value: str) -> str:
     if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", value):
         raise ValueError(f"{value!r} is not a MAC address such as 52:54:00:12:34:56")
     if int(value[:2], 16) & 1:
@@ -183,7 +183,7 @@ def _label(value: str) -> str:
     return value
 
 
-def _pci_address(value: str) -> str:
+def check_pci_address(value: str) -> str:
     if not re.fullmatch(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-1][0-9A-Fa-f]\.[0-7]", value):
         raise ValueError(f"{value!r} is not a PCI address such as 0000:01:00.0")
     return value.lower()
@@ -236,7 +236,7 @@ def _libvirt_name(value: str) -> str:
 
 def _interface_key(value: str) -> str:
     if ":" in value:
-        return _mac(value)
+        return check_mac(value)
     # virDomainDeviceAliasIsUserAlias() and its characters in src/conf/domain_conf.c.
     if not re.fullmatch(r"ua-[A-Za-z0-9_.-]{1,60}", value):
         raise ValueError(f"{value!r} is no MAC address, and no alias such as ua-uplink")
@@ -260,44 +260,6 @@ def _vlan_range(value: str) -> str:
     if len(numbers) < 2 or not 1 <= numbers[0] <= numbers[1] <= 4094:
         raise ValueError(f"{value!r} is neither a VLAN id of 1 to 4094 nor a range such as 100-199")
     return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}-{numbers[1]}"
-
-
-def _function_range(value: str) -> str:
-    low, _, high = value.partition("-")
-    numbers = [int(each) for each in (low, high or low) if re.fullmatch(r"\d{1,5}", each)]
-    if len(numbers) < 2 or not 0 <= numbers[0] <= numbers[1] <= 65535:
-        raise ValueError(f"{value!r} is neither a function's number nor a range such as 0-3")
-    return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}-{numbers[1]}"
-
-
-_UNITS = {"G": 1 << 20, "M": 1 << 10, "K": 1}
-
-
-def _pci_or_mac(value: str) -> str:
-    return _mac(value) if value.count(":") == 5 else _pci_address(value)
-
-
-def _page_size(value: str) -> str:
-    found = re.fullmatch(r"(\d{1,7})([KMG])i?B?", value)
-    size = int(found[1]) * _UNITS[found[2]] if found else 0
-    # The smallest of any architecture is arm64's, of 64K; the largest are of 16G.
-    if size & (size - 1) or not 64 <= size <= 16 << 20:
-        raise ValueError(f"{value!r} is no size of hugepages such as 2M or 1G")
-    unit = next(unit for unit, each in _UNITS.items() if size >= each)
-    return f"{size // _UNITS[unit]}{unit}"
-
-
-def _node(value: str) -> str:
-    if not re.fullmatch(r"\d{1,4}", value):
-        raise ValueError(f"{value!r} is no number of a NUMA node")
-    return str(int(value))
-
-
-def _driver_name(value: str) -> str:
-    # A directory of /sys/bus/pci/drivers, and a module's name.
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,55}", value):
-        raise ValueError(f"{value!r} is no name of a driver such as vfio-pci")
-    return value
 
 
 def _ports(value: str) -> str:
@@ -339,12 +301,12 @@ def _sysctl_name(value: str) -> str:
     return value
 
 
-Text = Annotated[str, Check(_text)]
+Text = Annotated[str, Check(check_text)]
 #: Text of several lines.
 Block = Annotated[str, Check(_block)]
 DeviceName = Annotated[str, Check(_device_name)]
 Label = Annotated[str, Check(_label)]
-PCIAddress = Annotated[str, Check(_pci_address)]
+PCIAddress = Annotated[str, Check(check_pci_address)]
 NamespaceName = Annotated[str, Check(_namespace_name)]
 #: An nftables table: its family, a slash and its name.
 TableName = Annotated[str, Check(_table_name)]
@@ -354,20 +316,12 @@ LibvirtName = Annotated[str, Check(_libvirt_name)]
 InterfaceKey = Annotated[str, Check(_interface_key)]
 #: CPUs or memory nodes: ``0-3,8``.
 NumberSet = Annotated[str, Check(_number_set)]
-#: Virtual functions of a NIC: ``3`` or ``0-3``.
-FunctionRange = Annotated[str, Check(_function_range)]
-DriverName = Annotated[str, Check(_driver_name)]
-PCIAddressOrMAC = Annotated[str, Check(_pci_or_mac)]
-#: Of hugepages: ``2M``, ``1G``.
-PageSize = Annotated[str, Check(_page_size)]
-#: A NUMA node's number.
-Node = Annotated[str, Check(_node)]
 #: A flag that only its driver knows.
 FlagName = Annotated[str, Check(_flag_name)]
 #: A feature by the kernel's name, ethtool's or netplan's.
 FeatureName = Annotated[str, Check(_feature_name)]
 PolicyName = Annotated[str, Check(_policy_name)]
-MAC = Annotated[str, Check(_mac)]
+MAC = Annotated[str, Check(check_mac)]
 #: Any destination of a frame: of one device, of a group, or all zeros for a default entry.
 EthernetAddress = Annotated[str, Check(_ethernet_address)]
 #: A multicast group: an IP address, or a group's MAC address.

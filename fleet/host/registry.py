@@ -37,7 +37,9 @@ class Entry:
 KINDS = (
     Entry("namespace", "namespaces", 5, phase="space"),
     Entry("sysctl", "sysctl", 10, phase="sysctl", under=""),
+    Entry("module", "modules", 9, phase="sysctl", under=""),
     Entry("hugepages", "hugepages", 11, phase="sysctl", under=""),
+    Entry("mount", "mounts", 12, phase="sysctl", under=""),
     Entry("ethernet", "ethernets", 20, device=True),
     Entry("driver", "drivers", 21, phase="function", under=""),
     Entry("sriov", "virtual-functions", 22, phase="function", under="device"),

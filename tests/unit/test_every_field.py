@@ -42,6 +42,12 @@ Steps = tuple[str, ...]
 ITEM, NAME, KEY = "[]", "{name}", "{key}"
 
 
+#: What a resource may be called where that is no device.
+EXAMPLES = {
+    "nftables": "inet/t", "hugepages": "2M", "drivers": "0000:01:00.0", "mounts": "/dev/huge",
+}  # fmt: skip
+
+
 def places(hint: Any, steps: Steps = ()) -> Iterator[Steps]:
     """Yield the way to every scalar of a type, and to every name that it lets somebody choose."""
     origin, inner = get_origin(hint), get_args(hint)
@@ -89,7 +95,7 @@ def all_places() -> Iterator[Steps]:
         else:
             section = (entry.under, entry.section) if entry.under else (entry.section,)
             yield (*section, NAME)
-            example = {"nftables": "inet/t", "hugepages": "2M", "drivers": "0000:01:00.0"}.get(entry.section, "e")
+            example = EXAMPLES.get(entry.section, "e")
             yield from places(of, (*section, example))
     yield from places(Left, ("network", "ethernets", "e"))
     yield from places(NetworkWords, ("libvirt", "networks", "e"))

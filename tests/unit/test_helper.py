@@ -171,6 +171,7 @@ def test_a_watchdog_knows_all_imports_of_the_way_back() -> None:
         *rehearsal.PROGRAMS,
         *rehearsal.SETTINGS,
         *rehearsal.FUNCTIONS,
+        *rehearsal.MOUNTS,
         "fleet.host.reverting.restore_values",
         *rehearsal.SWITCHES,
         *rehearsal.NETWORKS,

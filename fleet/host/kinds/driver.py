@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Words = dict[str, Any]
 
 if not ON_HOST:
-    from fleet.host.fields import DriverName, PCIAddressOrMAC
+    from fleet.host.machine_fields import DriverName, PCIAddressOrMAC
 
     #: What a resource is called.
     NAME = PCIAddressOrMAC

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     Words = dict[str, Any]
 
 if not ON_HOST:
-    from fleet.host.fields import Node, Number, PageSize
+    from fleet.host.fields import Number
+    from fleet.host.machine_fields import Node, PageSize
 
     #: What a resource is called.
     NAME = PageSize

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 if not ON_HOST:
     from typing import Annotated, Literal
 
-    from fleet.host.fields import MAC, Bound, DriverName, FunctionRange, Uint32, VlanProtocol
+    from fleet.host.fields import MAC, Bound, Uint32, VlanProtocol
+    from fleet.host.machine_fields import DriverName, FunctionRange
 
 
 @spec

@@ -83,6 +83,13 @@ def _differences(snapshot: Snapshot, now: Snapshot, namespace: str) -> list[Reco
 
         for name, (before, after) in driver_differences(snapshot, now).items():
             add("drivers", name, "", before, after)
+    if snapshot.get("mounts") or snapshot.get("modules"):
+        from fleet.host.reverting import restore_mounts
+
+        for name, (before, after) in restore_mounts.mount_differences(snapshot, now).items():
+            add("mounts", name, "", before, after)
+        for name, (before, after) in restore_mounts.module_differences(snapshot, now).items():
+            add("modules", name, "", before, after)
     if snapshot.get("values"):
         from fleet.host.reverting.restore_values import value_differences
 

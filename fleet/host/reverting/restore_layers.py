@@ -173,6 +173,10 @@ def _settings(step: Step) -> None:
         from fleet.host.reverting.restore_values import restore_values
 
         restore_values(step)
+    if step.then.get("mounts") or step.then.get("modules"):
+        from fleet.host.reverting.restore_mounts import restore_mounts
+
+        restore_mounts(step)
 
 
 def _tables(step: Step) -> None:

@@ -29,9 +29,9 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
     ``scope``: ``devices`` (names, also of devices that a plan will make), ``sysctls``, ``files``,
     ``rules`` (bool), ``tables`` (nftables, ``family/table``),
     ``settings`` (devices, for what ethtool sets), ``functions`` (NICs, for SR-IOV),
-    ``drivers`` (PCI addresses), ``values`` (files of /sys and /proc), ``whole`` (bool: all that is
-    in the namespace), and ``namespaces`` (a scope for each name). With ``like`` the same things are
-    read that another snapshot holds. Raises OSError.
+    ``drivers`` (PCI addresses), ``mounts`` (paths), ``modules`` (names), ``values`` (files of /sys
+    and /proc), ``whole`` (bool: all that is in the namespace), and ``namespaces`` (a scope for each
+    name). With ``like`` the same things are read that another snapshot holds. Raises OSError.
     """
     netlink = system.netlink
     links = parts.read_links(netlink)
@@ -74,6 +74,7 @@ def capture(system: System, scope: Record, like: Snapshot | None = None) -> Snap
         "settings": _settings(system, scope),
         "functions": _functions(system, scope, inside_links),
         "drivers": _drivers(system, scope),
+        **_mounts(system, scope),
         "values": _values(system, scope),
         **_switches(system, scope),
         **_networks(system, scope),
@@ -114,6 +115,15 @@ def _drivers(system: System, scope: Record) -> Record:
     from fleet.host.reverting.restore_drivers import read_drivers
 
     return read_drivers(system, scope["drivers"])
+
+
+def _mounts(system: System, scope: Record) -> Record:
+    paths, names = scope.get("mounts") or [], scope.get("modules") or []
+    if not paths and not names:
+        return {"mounts": {}, "modules": {}}
+    from fleet.host.reverting.restore_mounts import read_modules, read_mounts
+
+    return {"mounts": read_mounts(system, paths), "modules": read_modules(system, names)}
 
 
 def _values(system: System, scope: Record) -> Record:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 MANAGER_BUDGET = 30.0
 #: Kinds that must be as they should before the network starts. What of them needs a device that is
 #: not there yet, a parameter of a bridge for one, is applied with the rest.
-EARLY = ("sysctl", "hugepages", "driver", "nftables", "policy", "sriov")
+EARLY = (
+    "module", "sysctl", "hugepages", "mount", "driver", "nftables", "policy", "sriov",
+)  # fmt: skip
 #: What a switch forgets whenever it starts, not only at a boot.
 SWITCH = ("flows",)
 #: What is in books of its own that last, and whose server starts after all units of fleet's.

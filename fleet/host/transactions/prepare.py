@@ -178,10 +178,8 @@ def scope_of(plan: Plan) -> dict[str, Any]:
                 scope["guests"] = sorted({*scope["guests"], rest})
             elif sort == "nftables":
                 scope["tables"] = sorted({*scope["tables"], rest})
-            elif sort == "driver":
-                scope["drivers"] = sorted({*scope["drivers"], rest})
-            elif sort == "value":
-                scope["values"] = sorted({*scope["values"], rest})
+            elif sort in ("driver", "module", "mount", "value"):
+                scope[sort + "s"] = sorted({*scope[sort + "s"], rest})
             elif sort == "namespace":
                 inner = of(rest)
                 inner["whole"] = inner["whole"] or change.action == DELETE
@@ -225,6 +223,8 @@ def _scope() -> dict[str, Any]:
         "settings": [],
         "functions": [],
         "drivers": [],
+        "modules": [],
+        "mounts": [],
         "values": [],
         "switches": {},
         "flows": {},

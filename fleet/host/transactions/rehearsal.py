@@ -62,6 +62,15 @@ FUNCTIONS = (
     "fleet.host.reverting.restore_drivers",
     "fleet.host.reverting.restore_functions",
 )
+#: And where mounts and modules do, which mount(8) and modprobe(8) see to.
+MOUNTS = (
+    "os",
+    "subprocess",
+    "fleet.host.kernel.system",
+    "fleet.host.kinds.module",
+    "fleet.host.kinds.mount",
+    "fleet.host.reverting.restore_mounts",
+)
 #: And where libvirt's networks, filters and guests do.
 NETWORKS = (
     "os",
@@ -92,8 +101,9 @@ def rehearse(system: System, snapshot: Any) -> None:
     settings = SETTINGS if scope.get("settings") else ()
     functions = FUNCTIONS if scope.get("functions") or scope.get("drivers") else ()
     values = ("fleet.host.reverting.restore_values",) if scope.get("values") else ()
+    mounts = MOUNTS if scope.get("mounts") or scope.get("modules") else ()
     programs = PROGRAMS if needs_programs else ()
-    for name in (*NEEDED, *programs, *settings, *functions, *values, *switches, *books):
+    for name in (*NEEDED, *programs, *settings, *functions, *mounts, *values, *switches, *books):
         __import__(name)
 
     differences(snapshot, capture(system, snapshot["scope"], snapshot))

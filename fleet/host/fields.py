@@ -243,8 +243,8 @@ def _interface_key(value: str) -> str:
     return value
 
 
-def _number_set(value: str) -> str:
-    from fleet.host.virtual.pins import members, words
+def check_number_set(value: str) -> str:
+    from fleet.host.kernel.cpus import members, words
 
     if not re.fullmatch(r"\^?\d{1,5}(-\d{1,5})?(,\^?\d{1,5}(-\d{1,5})?)*", value):
         raise ValueError(f"{value!r} is no set of numbers such as 0-3,8")
@@ -315,7 +315,7 @@ LibvirtName = Annotated[str, Check(_libvirt_name)]
 #: An interface of a guest of libvirt's: its MAC address, or the alias that its definition has.
 InterfaceKey = Annotated[str, Check(_interface_key)]
 #: CPUs or memory nodes: ``0-3,8``.
-NumberSet = Annotated[str, Check(_number_set)]
+NumberSet = Annotated[str, Check(check_number_set)]
 #: A flag that only its driver knows.
 FlagName = Annotated[str, Check(_flag_name)]
 #: A feature by the kernel's name, ethtool's or netplan's.

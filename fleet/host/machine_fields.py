@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fleet.host.fields import Check, check_mac, check_pci_address, check_text
+from fleet.host.fields import (
+    Check,
+    check_mac,
+    check_number_set,
+    check_pci_address,
+    check_text,
+)
 
 
 def _function_range(value: str) -> str:
@@ -31,6 +37,10 @@ def _mount_path(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", value):
         raise ValueError(f"{value!r}: letters, digits and _ . - only")
     return value
+
+
+def _cpus(value: str) -> str:
+    return value if value == "all" else check_number_set(value)
 
 
 def _file_mode(value: str) -> str:
@@ -76,3 +86,5 @@ Node = Annotated[str, Check(_node)]
 PCIAddressOrMAC = Annotated[str, Check(_pci_orcheck_mac)]
 MountPath = Annotated[str, Check(_mount_path)]
 FileMode = Annotated[str, Check(_file_mode)]
+#: ``all`` CPUs, or a list of them.
+CPUs = Annotated[str, Check(_cpus)]

@@ -45,6 +45,7 @@ ITEM, NAME, KEY = "[]", "{name}", "{key}"
 #: What a resource may be called where that is no device.
 EXAMPLES = {
     "nftables": "inet/t", "hugepages": "2M", "drivers": "0000:01:00.0", "mounts": "/dev/huge",
+    "governors": "all",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 from projects import one_host
 
 from fleet.errors import IntentError
+from fleet.host.kernel import cpus
 from fleet.host.kernel.system import System
 from fleet.host.spec import decode
 from fleet.host.virtual import guests, interface_words, overlay, pins, tree
@@ -110,7 +111,7 @@ def test_pins_next_to_a_nic_are_read_from_its_bus(tmp_path: Path) -> None:
 )
 def test_sets_are_written_as_libvirt_does(text: str, normal: str) -> None:
     """A set of numbers has one form."""
-    assert pins.words(pins.members(text)) == normal
+    assert cpus.words(cpus.members(text)) == normal
 
 
 GOOD = f"""

@@ -21,7 +21,10 @@ PACKAGES = ("pytest", "pytest-timeout", "hypothesis", "pydantic", "jinja2", "pyy
 TESTS = (
     *(f"tests/kernel/test_kind_{kind}.py" for kind in ("vlan", "dummy", "bond", "vrf")),
     "tests/kernel/test_bridge_vlans.py",
-    *(f"tests/kernel/test_kind_{kind}.py" for kind in ("sriov", "hugepages", "driver", "mount")),
+    *(
+        f"tests/kernel/test_kind_{kind}.py"
+        for kind in ("sriov", "hugepages", "driver", "mount", "interrupts")
+    ),
 )
 
 

@@ -225,7 +225,7 @@ def _find_nics(draft: Draft) -> set[str]:
 
 def _follow_up(draft: Draft) -> None:
     """Run the passes that look at all changes together; not imported where there are none."""
-    from fleet.host.planning import along, impact, moves, ports, unfit
+    from fleet.host.planning import along, impact, moves, ports, queues, unfit
 
     _drop_what_goes_along(draft)
     ports.merge_ports(draft)
@@ -236,6 +236,7 @@ def _follow_up(draft: Draft) -> None:
     moves.check_management(draft)
     moves.restore_routes(draft, moved)
     along.see_to_addresses(draft, [text for _, _, text in moved.values()])
+    queues.see_to_interrupts(draft)
     _check_devices(draft)
     unfit.check(draft)
     impact.count_guests(draft)

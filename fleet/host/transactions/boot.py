@@ -20,7 +20,7 @@ MANAGER_BUDGET = 30.0
 #: Kinds that must be as they should before the network starts. What of them needs a device that is
 #: not there yet, a parameter of a bridge for one, is applied with the rest.
 EARLY = (
-    "module", "sysctl", "hugepages", "mount", "driver", "nftables", "policy", "sriov",
+    "module", "sysctl", "hugepages", "mount", "governor", "driver", "nftables", "policy", "sriov",
 )  # fmt: skip
 #: What a switch forgets whenever it starts, not only at a boot.
 SWITCH = ("flows",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet.host.change import HostError
+from fleet.host.kernel.cpus import members, words
 from fleet.host.spec import ON_HOST, spec
 from fleet.host.virtual import pins, tree
 
@@ -82,11 +83,11 @@ def wanted(words: Pinning, key: str, text: str, observation: Observation) -> Pin
 
 
 def _expect(key: str, what: str, sets: list[str], have: str) -> None:
-    lacking = set().union(*map(pins.members, sets)) - pins.members(have)
+    lacking = set().union(*map(members, sets)) - members(have)
     if lacking:
         raise HostError(
             key,
-            f"{what} {pins.words(lacking)}",
+            f"{what} {words(lacking)}",
             f"this host has {have}",
             "pin to what it has",
             "pins",

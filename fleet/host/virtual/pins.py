@@ -6,12 +6,12 @@ nodes)}``, each set of CPUs in libvirt's form (``0-3,8``), empty for all.
 
 from __future__ import annotations
 
+from fleet.host.kernel.cpus import members, words
 from fleet.host.virtual import tree
 from fleet.host.virtual.networks import virsh
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
     from fleet.host.kernel.system import System
@@ -21,27 +21,6 @@ if TYPE_CHECKING:
 CPUS, NODES = "/sys/devices/system/cpu/present", "/sys/devices/system/node/online"
 #: Elements of cputune that are pins; what else is there (shares, quotas) stays.
 _PINS = ("vcpupin", "emulatorpin", "iothreadpin")
-
-
-def members(text: str) -> set[int]:
-    """Return a set written as libvirt does (``0-3,^2``); raises ValueError."""
-    found: set[int] = set()
-    for part in filter(None, text.replace(" ", "").split(",")):
-        first, _, last = part.lstrip("^").partition("-")
-        numbers = range(int(first), int(last or first) + 1)
-        found = found - {*numbers} if part.startswith("^") else found | {*numbers}
-    return found
-
-
-def words(numbers: Iterable[int]) -> str:
-    """Return a set of numbers in libvirt's form."""
-    ranges: list[list[int]] = []
-    for number in sorted(numbers):
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ",".join(f"{low}-{high}" if low < high else str(low) for low, high in ranges)
 
 
 def of(parts: dict[str, Any]) -> Pins:

@@ -43,6 +43,16 @@ def _cpus(value: str) -> str:
     return value if value == "all" else check_number_set(value)
 
 
+def _cpus_or_none(value: str) -> str:
+    return value if value == "none" else check_number_set(value)
+
+
+def _queue_name(value: str) -> str:
+    if not re.fullmatch(r"[rt]x-\d{1,4}", value):
+        raise ValueError(f"{value!r} is no queue such as rx-0 or tx-0")
+    return f"{value[:3]}{int(value[3:])}"
+
+
 def _file_mode(value: str) -> str:
     if not re.fullmatch(r"[01]?[0-7]{3}", value):
         raise ValueError(f"{value!r} is no mode such as 0770")
@@ -88,3 +98,7 @@ MountPath = Annotated[str, Check(_mount_path)]
 FileMode = Annotated[str, Check(_file_mode)]
 #: ``all`` CPUs, or a list of them.
 CPUs = Annotated[str, Check(_cpus)]
+#: A list of CPUs, or ``none``.
+CPUsOrNone = Annotated[str, Check(_cpus_or_none)]
+#: A queue as /sys calls it: ``rx-0``.
+QueueName = Annotated[str, Check(_queue_name)]

@@ -65,6 +65,7 @@ KINDS = (
     Entry("macvtap", "macvtaps", 46, device=True),
     Entry("tunnel", "tunnels", 50, device=True, kernel="vxlan"),
     Entry("ethtool", "ethtool", 59, phase="entry"),
+    Entry("steering", "steering", 60, phase="rule"),
     Entry("interrupts", "interrupts", 60, phase="rule"),
     Entry("neighbour", "neighbours", 60, phase="entry"),
     Entry("fdb", "fdb", 61, phase="entry"),

@@ -236,7 +236,7 @@ def _follow_up(draft: Draft) -> None:
     moves.check_management(draft)
     moves.restore_routes(draft, moved)
     along.see_to_addresses(draft, [text for _, _, text in moved.values()])
-    queues.see_to_interrupts(draft)
+    queues.see_to_queues(draft)
     _check_devices(draft)
     unfit.check(draft)
     impact.count_guests(draft)

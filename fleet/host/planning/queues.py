@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 _MAKES = (("ethtool", "channels"), ("sriov", "virtual-function-count"))
 
 
-def see_to_interrupts(draft: Draft) -> None:
-    """Place interrupts once more: a driver's new ones are anywhere."""
+def see_to_queues(draft: Draft) -> None:
+    """Place interrupts and packets once more: those of new queues are anywhere."""
     made = {c.touches[0] for c in draft.changes if (c.kind, c.what) in _MAKES}
     if not made:
         return
     planned = {change.key for change in draft.changes}
     for resource in draft.resources:
-        if resource.kind != "interrupts" or resource.key in planned:
+        if resource.kind not in ("interrupts", "steering") or resource.key in planned:
             continue
         kind: Any = registry.load(resource.kind)
         device = draft.observation.aliases.get(resource.name, resource.name)

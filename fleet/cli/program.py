@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Intent and hosts": {
         "intent": ("intent", "Show a host's merged intent, or validate everything."),
+        "preset": ("preset", "List the presets of tuning, or print one."),
         "schema": ("schema", "Print the JSON Schema of the intent, for editors."),
         "observe": ("observe", "Show a host's network as an intent would write it."),
         "adopt": ("adopt", "Write hosts that already run into the inventory."),

@@ -33,6 +33,11 @@ _SYSCTL: Schema = {
     "additionalProperties": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
     "description": "Kernel parameters: their names with dots, and their values.",
 }
+_PRESETS: Schema = {
+    "type": ["object", "null"],
+    "additionalProperties": {"type": ["array", "null"], "items": {"type": "string"}},
+    "description": "Presets by name, each with the NICs that it is for.",
+}
 
 
 def intent_schema() -> Schema:
@@ -59,6 +64,7 @@ def intent_schema() -> Schema:
         "properties": {
             "network": _object(network),
             "sysctl": _SYSCTL,
+            "presets": _PRESETS,
             "fleet": _settings(_adapted(Settings, definitions), definitions),
             **{
                 holder: _object(_others(holder, definitions))

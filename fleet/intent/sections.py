@@ -15,7 +15,7 @@ from fleet.intent.tree import Mapping, Node, Scalar, path_text, plain
 Path = tuple[str | int, ...]
 
 #: Keys of ``data`` that are fleet's; the others are the operator's own variables.
-SECTIONS = tuple(dict.fromkeys(("network", "sysctl", "fleet", *HOLDERS, *TOP)))
+SECTIONS = tuple(dict.fromkeys(("network", "sysctl", "fleet", "presets", *HOLDERS, *TOP)))
 #: Sections that later kinds will have.
 RESERVED = tuple(name for name in ("libvirt", "hugepages", "dpdk") if name not in SECTIONS)
 #: Sections that people may look for here.

@@ -8,13 +8,18 @@ what their text costs.
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleet.errors import InventoryError
 from fleet.intent.merge import Linearisation, Merger
 from fleet.intent.tree import Mapping, Node, Place, Scalar, Sequence, resolve
 from fleet.intent.yaml import read
+
+if TYPE_CHECKING:
+    from fleet.intent.presets import Presets
 
 CONNECTION = ("hostname", "port", "username", "password", "platform")
 HOST_KEYS = (*CONNECTION, "groups", "data", "connection_options")
@@ -46,6 +51,7 @@ class Source:
         self.groups = _elements(groups, root, "group") if groups.exists() else {}
         self.defaults = _mapping_of(defaults, root) if defaults.exists() else Mapping({}, "", 0)
         _check(self.defaults, DEFAULTS_KEYS, "defaults")
+        self._root = root
         self._merger = Merger()
         self._order = Linearisation(lambda name: self.listed(self.groups[name]))
         self._base: dict[tuple[str, ...], Mapping] = {}
@@ -90,7 +96,23 @@ class Source:
             layers = [self.defaults, *(self.groups[name] for name in reversed(groups))]
             self._base[groups] = self._merger.stack([_data(layer) for layer in layers])
         # Not remembered: there are as many results as hosts.
-        return Merger().stack([self._base[groups], _data(self.hosts[host])])
+        found = Merger().stack([self._base[groups], _data(self.hosts[host])])
+        named = found.get("presets")
+        if named is None:
+            return found
+        # Below all layers, so that a null of any takes out what a preset says.
+        layers = [self.defaults, *(self.groups[name] for name in reversed(groups))]
+        below = self.presets.layers(named)
+        base = self._merger.stack([*below, *(_data(layer) for layer in layers)])
+        return Merger().stack([base, _data(self.hosts[host])])
+
+    @functools.cached_property
+    def presets(self) -> Presets:
+        """The presets that hosts may name: the project's, then fleet's own."""
+        from fleet.intent.presets import Presets
+
+        own = [self._root / "presets"] if self._root else []
+        return Presets([*own, Path(__file__).parents[1] / "_starter" / "presets"])
 
     def connection(self, host: str, key: str) -> str | int | None:
         """Return a connection parameter of a host, from itself, its groups or the defaults."""

@@ -23,7 +23,7 @@ TESTS = (
     "tests/kernel/test_bridge_vlans.py",
     *(
         f"tests/kernel/test_kind_{kind}.py"
-        for kind in ("sriov", "hugepages", "driver", "mount", "interrupts")
+        for kind in ("sriov", "hugepages", "driver", "mount", "interrupts", "steering")
     ),
 )
 

@@ -70,7 +70,10 @@ def queue_of(action: str) -> str:
 
 
 def read(system: System, device: str) -> Words:
-    """Return a NIC's interrupts by their numbers: ``queue`` and ``cpus``, those of queues alone."""
+    """Return a NIC's interrupts by their numbers, those of queues alone.
+
+    Each has its ``name``, its ``queue``'s number and its ``cpus``.
+    """
     place = f"{system.root}/sys/class/net/{device}/device"
     numbers: list[str] = []
     for folder in (place, place + "/.."):  # a virtio NIC's are its PCI device's
@@ -82,10 +85,11 @@ def read(system: System, device: str) -> Words:
     actions = _actions(system) if numbers else {}
     found = {}
     for number in sorted(numbers, key=int):
-        queue = queue_of(actions.get(number, ""))
+        name = actions.get(number, "")
+        queue = queue_of(name)
         if queue:
-            said = (system.read(_path(number)) or "").strip()
-            found[number] = {"queue": queue, "cpus": cpus.words(cpus.members(said))}
+            said = cpus.words(cpus.members((system.read(_path(number)) or "").strip()))
+            found[number] = {"name": name, "queue": queue, "cpus": said}
     return found
 
 
@@ -117,6 +121,14 @@ def observe(observation: Observation, name: str) -> Words | None:
     for each in _seen(observation, name).values():
         queues.setdefault(each["queue"], each["cpus"])
     return {"queues": queues} if queues else None
+
+
+def original(resource: Resource, observation: Observation) -> Words | None:
+    """Return the CPUs of each interrupt before fleet came, by its name: a queue may have two."""
+    device = device_of(observation, resource.name)
+    if device not in observation.links:
+        return None
+    return {"named": {e["name"]: e["cpus"] for e in _seen(observation, device).values()}}
 
 
 def _seen(observation: Observation, device: str) -> Words:
@@ -180,7 +192,11 @@ def _said(wanted: Interrupts) -> Words:
 
 
 def choose(said: Words, have: Words, local: str) -> Affinity:
-    """Return the CPUs of each interrupt that the intent says something of."""
+    """Return the CPUs of each interrupt that ``said`` has something of: intent's words, or
+    ``named``, each by its name."""
+    if "named" in said:
+        back = said["named"]
+        return {n: back[each["name"]] for n, each in have.items() if each["name"] in back}
     named: dict[str, str] = dict(said.get("queues") or {})
     if said.get("cpus"):
         whole = cpus.members(local if said["cpus"] == "local" else said["cpus"])
@@ -244,17 +260,17 @@ def irqbalance(system: System) -> bool:
 def remove(entry: Entry, observation: Observation) -> list[Change]:
     """Return the change that gives the queues the CPUs they had before fleet came."""
     device = device_of(observation, entry.name)
-    before = (entry.before or {}).get("queues") or {}
+    before = {"named": (entry.before or {}).get("named") or {}}
     have = _seen(observation, device) if device in observation.links else {}
-    chosen = choose({"queues": before}, have, "")
+    chosen = choose(before, have, "")
     changed = [number for number, value in chosen.items() if have[number]["cpus"] != value]
     if not changed:
         return []
     steps = Steps(entry, device)
     steps.add(
         "affinity",
-        {have[n]["queue"]: have[n]["cpus"] for n in changed},
-        {"queues": before},
+        {have[n]["name"]: have[n]["cpus"] for n in changed},
+        {"named": {have[n]["name"]: chosen[n] for n in changed}},
         touches=(device, *(f"value:{_path(number)}" for number in changed)),
     )
     return steps.changes
